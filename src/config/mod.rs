@@ -1,0 +1,229 @@
+//! What the operator asked for, proven sound.
+//!
+//! [`Config`] is the compiled form: immutable, shared by `Arc`, and free of anything that could still be
+//! wrong. `schema` is the file as written; `compile` turns one into the other and reports every error at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::{EndpointId, ModelId, Secret};
+
+/// A whole, sound configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// CPU numbers, one worker each; never empty.
+    pub cores: Vec<usize>,
+    /// How each worker's ring is built.
+    pub ring: Ring,
+    /// Addresses to accept clients on; never empty.
+    pub listeners: Vec<Listener>,
+    /// Who may call. Empty only where every listener is open or on loopback.
+    pub keys: Vec<Key>,
+    /// Providers, in the order of the file.
+    pub providers: Vec<Provider>,
+    /// All endpoints of all providers, indexed by [`EndpointId`].
+    pub endpoints: Vec<Endpoint>,
+    /// Models that clients may ask for, indexed by [`ModelId`]. The default route is not among them.
+    pub models: Vec<Model>,
+    /// The model named `*`: takes names that match no other, and requests that name none.
+    pub default_model: Option<Model>,
+    /// Bounds on what clients and providers may send.
+    pub limits: Limits,
+    /// Deadlines towards clients.
+    pub client: ClientTimers,
+    /// Bounds and idle time of the connections kept to endpoints, per worker and endpoint.
+    pub pool: Pool,
+    /// Where the usage records go; `None` keeps none.
+    pub usage_log: Option<PathBuf>,
+}
+
+/// How a worker's event loop is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ring {
+    /// The highest rung of the ladder to try.
+    pub driver: Driver,
+    /// Submission queue entries, 256 to 32768, a power of two.
+    pub entries: u32,
+}
+
+/// A rung of the ladder, best first; a worker climbs down until one can be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Driver {
+    /// Deferred task run and single issuer (Linux 6.1).
+    Deferred,
+    /// Cooperative task run (Linux 5.19).
+    Cooperative,
+    /// A ring without flags (Linux 5.10).
+    Plain,
+    /// No ring: epoll.
+    Epoll,
+}
+
+/// One address that clients connect to.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// True if requests need no key here.
+    pub open: bool,
+}
+
+/// One client key.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Its name in records; never the key itself.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub digest: [u8; 32],
+    /// The models it may ask for; `None` is all.
+    pub models: Option<Vec<String>>,
+}
+
+/// One provider.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// Its name in routes, records and errors.
+    pub name: String,
+    /// Its endpoints, never empty.
+    pub endpoints: Vec<EndpointId>,
+    /// Whether `stream_options.include_usage` may be put into streamed chat requests.
+    pub include_usage: bool,
+}
+
+/// One URL of a provider.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Name for logs and errors: `provider/0`, `provider/1`, …
+    pub name: String,
+    /// The provider it belongs to, an index into [`Config::providers`].
+    pub provider: usize,
+    /// True for https.
+    pub tls: bool,
+    /// Host as in the URL: a name in lower case, or an address (IPv6 without brackets).
+    pub host: String,
+    /// Port, from the URL or the scheme.
+    pub port: u16,
+    /// What the Host header says: host, and port unless it is the scheme's own.
+    pub authority: String,
+    /// Path that takes the place of the client's `/v1`; starts with `/` or is empty; never ends with `/`.
+    pub base_path: String,
+    /// The provider's key, put in for the client's.
+    pub key: Option<Secret>,
+    /// How the key is sent.
+    pub auth: Auth,
+    /// PEM file of one more certificate authority to trust here.
+    pub ca: Option<PathBuf>,
+}
+
+/// The header that carries an endpoint's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// As the request's dialect has it: `x-api-key` for Anthropic, else `Authorization: Bearer`.
+    Dialect,
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// `x-api-key`.
+    XApiKey,
+}
+
+/// One model as clients name it.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its name; `*` for the default route.
+    pub name: String,
+    /// Where it is served, in order of preference; never empty.
+    pub route: Vec<Target>,
+    /// Its four timers.
+    pub timers: ModelTimers,
+}
+
+/// One way to serve a model.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Index into [`Config::providers`].
+    pub provider: usize,
+    /// The provider's name for the model; `None` keeps the client's.
+    pub model: Option<String>,
+}
+
+/// When to give up on a provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelTimers {
+    /// To connect, TLS included. Default 5 s.
+    pub connect: Duration,
+    /// From the request sent to the first content; for an unstreamed answer, to its head. Default 120 s.
+    pub first_token: Duration,
+    /// Between two contents of a stream, or two reads of another body. Default 60 s.
+    pub between_tokens: Duration,
+    /// From the request accepted to the end of the answer. Default 30 min.
+    pub total: Duration,
+}
+
+/// Bounds on what peers may send; each is a number of bytes unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Request line and headers together. Default 64 KiB.
+    pub head_bytes_max: usize,
+    /// Number of header fields. Default 100.
+    pub headers_max: usize,
+    /// The request target. Default 8 KiB.
+    pub target_bytes_max: usize,
+    /// A JSON body, which is held whole. Default 32 MiB.
+    pub body_bytes_max: usize,
+    /// One event of a stream that is held until it is complete; a longer one passes in pieces, unread. Default 256 KiB.
+    pub event_bytes_max: usize,
+    /// What one stream may hold in buffers. Default 64 KiB; `event_bytes_max` comes on top only while such an event is under way.
+    pub stream_bytes_max: usize,
+    /// Client connections per worker. Default 20000.
+    pub connections_max: usize,
+}
+
+/// Deadlines towards clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTimers {
+    /// An idle connection is closed after this. Default 75 s.
+    pub keep_alive: Duration,
+    /// Requests on one connection before it is closed. Default 1000.
+    pub requests_max: u32,
+    /// From the first byte of a head to its last. Default 10 s.
+    pub head: Duration,
+    /// Between two reads of a request body. Default 30 s.
+    pub body: Duration,
+    /// A write that makes no progress for this long ends the connection. Default 60 s.
+    pub write: Duration,
+    /// What a client means that shuts its sending side after a whole request. Default: it is gone.
+    pub half_close: HalfClose,
+}
+
+/// What a client's half-close during an exchange means; TCP cannot tell it from a close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfClose {
+    /// The client is gone: the upstream request is cancelled at once.
+    Gone,
+    /// The client still reads: the answer is finished.
+    Finish,
+}
+
+/// Connections kept to one endpoint by one worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Idle connections kept. Default 256.
+    pub idle_max: usize,
+    /// An idle connection is closed after this. Default 60 s.
+    pub idle: Duration,
+    /// Connections open at once, idle or not; more requests get 503. Default 10000.
+    pub connections_max: usize,
+}
+
+impl Config {
+    /// The model that serves `name`: its own entry, else the default route.
+    pub fn model(&self, name: Option<&str>) -> Option<(Option<ModelId>, &Model)> {
+        if let Some(name) = name {
+            if let Some(at) = self.models.iter().position(|model| model.name == name) {
+                return Some((Some(ModelId(at as u16)), &self.models[at]));
+            }
+        }
+        self.default_model.as_ref().map(|model| (None, model))
+    }
+}
