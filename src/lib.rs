@@ -20,5 +20,7 @@
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod mesh;
 pub mod mock;
+pub mod net;
 pub mod wire;
