@@ -17,8 +17,12 @@
 #![deny(unsafe_code, clippy::await_holding_refcell_ref)]
 #![warn(missing_docs, clippy::todo, clippy::dbg_macro)]
 
+pub mod admission;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod mesh;
 pub mod mock;
+pub mod net;
+pub mod routing;
 pub mod wire;

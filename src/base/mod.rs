@@ -17,10 +17,6 @@ pub struct EndpointId(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub u16);
 
-/// A model as clients name it, an index into `Config::models`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelId(pub u16);
-
 /// The API family that a path belongs to: it decides the shape of errors and of stream events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {

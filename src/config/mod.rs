@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::{EndpointId, ModelId, Secret};
+use crate::base::{EndpointId, Secret};
 
 /// A whole, sound configuration.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// All endpoints of all providers, indexed by [`EndpointId`].
     pub endpoints: Vec<Endpoint>,
-    /// Models that clients may ask for, indexed by [`ModelId`]. The default route is not among them.
+    /// Models that clients may ask for. The default route is not among them.
     pub models: Vec<Model>,
     /// The model named `*`: takes names that match no other, and requests that name none.
     pub default_model: Option<Model>,
@@ -216,14 +216,73 @@ pub struct Pool {
     pub connections_max: usize,
 }
 
-impl Config {
-    /// The model that serves `name`: its own entry, else the default route.
-    pub fn model(&self, name: Option<&str>) -> Option<(Option<ModelId>, &Model)> {
-        if let Some(name) = name {
-            if let Some(at) = self.models.iter().position(|model| model.name == name) {
-                return Some((Some(ModelId(at as u16)), &self.models[at]));
-            }
+/// A configuration for tests of other modules: `providers` by number of endpoints, `models` by name and route.
+#[cfg(test)]
+pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>)])]) -> Config {
+    let timers = ModelTimers {
+        connect: Duration::from_secs(5),
+        first_token: Duration::from_secs(120),
+        between_tokens: Duration::from_secs(60),
+        total: Duration::from_secs(1800),
+    };
+    let mut config = Config {
+        cores: vec![0],
+        ring: Ring { driver: Driver::Deferred, entries: 1024 },
+        listeners: vec![Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), open: true }],
+        keys: Vec::new(),
+        providers: Vec::new(),
+        endpoints: Vec::new(),
+        models: Vec::new(),
+        default_model: None,
+        limits: Limits {
+            head_bytes_max: 64 << 10,
+            headers_max: 100,
+            target_bytes_max: 8 << 10,
+            body_bytes_max: 32 << 20,
+            event_bytes_max: 256 << 10,
+            stream_bytes_max: 64 << 10,
+            connections_max: 20_000,
+        },
+        client: ClientTimers {
+            keep_alive: Duration::from_secs(75),
+            requests_max: 1000,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(60),
+            half_close: HalfClose::Gone,
+        },
+        pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },
+        usage_log: None,
+    };
+    for (provider, endpoints) in providers.iter().enumerate() {
+        let first = config.endpoints.len() as u16;
+        for at in 0..*endpoints {
+            config.endpoints.push(Endpoint {
+                name: format!("p{provider}/{at}"),
+                provider,
+                tls: false,
+                host: "127.0.0.1".into(),
+                port: 1,
+                authority: "127.0.0.1:1".into(),
+                base_path: "/v1".into(),
+                key: None,
+                auth: Auth::Dialect,
+                ca: None,
+            });
         }
-        self.default_model.as_ref().map(|model| (None, model))
+        config.providers.push(Provider {
+            name: format!("p{provider}"),
+            endpoints: (first..first + endpoints).map(EndpointId).collect(),
+            include_usage: true,
+        });
     }
+    for (name, route) in models {
+        let target = |(provider, model): &(usize, Option<&str>)| Target { provider: *provider, model: model.map(str::to_owned) };
+        config.models.push(Model {
+            name: (*name).to_owned(),
+            route: route.iter().map(target).collect(),
+            timers: timers.clone(),
+        });
+    }
+    config
 }

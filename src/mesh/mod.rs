@@ -1,0 +1,3 @@
+//! The only way threads talk; knows no message's meaning.
+
+pub mod mailbox;

@@ -1,0 +1,67 @@
+//! Read buffers that go to the kernel and come back.
+//!
+//! Lives on: every worker, one each. A buffer is an ordinary `Vec` of [`READ_BYTES`]; what is pooled is the
+//! allocation. The kernel owns a buffer while a read is under way, so a connection holds one only then and
+//! while it has bytes to work on.
+
+use std::cell::RefCell;
+
+/// Capacity of a read buffer: one TLS record, or some fifty stream events.
+pub const READ_BYTES: usize = 16 * 1024;
+
+/// Buffers kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no memory behind.
+const KEPT_MAX: usize = 128;
+
+/// The free buffers of one worker.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    free: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    /// An empty buffer of [`READ_BYTES`] capacity.
+    pub fn take(&self) -> Vec<u8> {
+        self.free
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
+    }
+
+    /// Takes a buffer back. One that has grown or is of another size is freed.
+    pub fn give(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() != READ_BYTES {
+            return;
+        }
+        let mut free = self.free.borrow_mut();
+        if free.len() < KEPT_MAX {
+            buffer.clear();
+            free.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_back_is_empty_and_bounded() {
+        let buffers = Buffers::default();
+        let mut buffer = buffers.take();
+        buffer.extend_from_slice(b"left over");
+        buffers.give(buffer);
+        assert!(buffers.take().is_empty());
+
+        for _ in 0..KEPT_MAX + 1 {
+            buffers.give(Vec::with_capacity(READ_BYTES));
+        }
+        assert_eq!(buffers.free.borrow().len(), KEPT_MAX);
+    }
+
+    #[test]
+    fn a_grown_buffer_is_not_kept() {
+        let buffers = Buffers::default();
+        buffers.give(Vec::with_capacity(READ_BYTES * 2));
+        assert!(buffers.free.borrow().is_empty());
+    }
+}

@@ -1,0 +1,11 @@
+//! Sockets under both sides: streams that are safe to cancel, buffers, deadlines, names and the runtime's face.
+//!
+//! Everything here lives on one worker and is `!Send`. It knows bytes and time, and no domain word.
+
+pub mod buf;
+pub mod dns;
+pub mod rt;
+mod socket;
+pub mod stream;
+pub mod timer;
+pub mod tls;
