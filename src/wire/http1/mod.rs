@@ -56,6 +56,32 @@ impl Default for HeadLimits {
     }
 }
 
+/// Says when a head that came in parts is worth parsing again, so that one sent a byte at a time does not cost
+/// the square of its length. Make a new one for each head.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HeadScan {
+    scanned: usize,
+    due: usize,
+}
+
+impl HeadScan {
+    /// True if the end of a head may have come since the last call, or the bytes have doubled since they were
+    /// last parsed. `buf` is all bytes since the head began; it has only grown.
+    #[inline]
+    pub fn is_due(&mut self, buf: &[u8]) -> bool {
+        let from = self.scanned.saturating_sub(2);
+        self.scanned = buf.len();
+        let new = buf.get(from..).unwrap_or_default();
+        let has_end = memchr::memchr_iter(b'\n', new)
+            .any(|at| matches!(new.get(..at), Some([.., b'\n', b'\r'] | [.., b'\n'])));
+        let is_due = has_end || buf.len() >= self.due;
+        if is_due {
+            self.due = buf.len() * 2;
+        }
+        is_due
+    }
+}
+
 /// The protocol version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
