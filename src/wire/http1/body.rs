@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::fields::{Known, MAX_HEADERS, is_token_byte};
-use super::{Framing, Malformed};
+use super::fields::{MAX_HEADERS, is_token_byte};
+use super::{Framing, Known, Malformed};
 
 /// How many bytes of chunk extensions may come ahead of the content that pays for them, one for one.
 pub const EXTENSION_BYTES_MAX: u32 = 4096;

@@ -15,6 +15,7 @@
 mod body;
 mod encode;
 mod fields;
+mod known;
 mod request;
 mod response;
 mod target;
@@ -29,7 +30,8 @@ pub use encode::{
     Unwritable, begin_chunk, end_chunk, end_head, last_chunk, write_content_length, write_header,
     write_request_line, write_status_line,
 };
-pub use fields::{Field, Fields, HeadSpace, Known, MAX_HEADERS, is_hop_by_hop, list_tokens};
+pub use fields::{Field, Fields, HeadSpace, MAX_HEADERS, list_tokens};
+pub use known::{Known, is_hop_by_hop};
 pub use request::{METHOD_BYTES_MAX, RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
 pub use target::{Form, Target};
