@@ -1,1 +1,5 @@
 //! (in progress)
+
+pub mod check;
+//! The command line.
+pub mod mock;

@@ -3,6 +3,14 @@
 //! [`Config`] is the compiled form: immutable, shared by `Arc`, and free of anything that could still be
 //! wrong. `schema` is the file as written; `compile` turns one into the other and reports every error at once.
 
+pub mod compile;
+mod read;
+pub mod report;
+pub mod schema;
+mod secrets;
+mod url;
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -218,6 +226,7 @@ pub struct Pool {
 
 /// A configuration for tests of other modules: `providers` by number of endpoints, `models` by name and route.
 #[cfg(test)]
+#[allow(clippy::type_complexity)] // a table of literals in tests
 pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>)])]) -> Config {
     let timers = ModelTimers {
         connect: Duration::from_secs(5),
@@ -277,7 +286,8 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
         });
     }
     for (name, route) in models {
-        let target = |(provider, model): &(usize, Option<&str>)| Target { provider: *provider, model: model.map(str::to_owned) };
+        let target =
+            |(provider, model): &(usize, Option<&str>)| Target { provider: *provider, model: model.map(str::to_owned) };
         config.models.push(Model {
             name: (*name).to_owned(),
             route: route.iter().map(target).collect(),

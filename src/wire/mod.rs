@@ -7,13 +7,20 @@
 //! * [`http1`] reads and writes heads and bodies;
 //! * [`sse`] cuts an event stream into frames; [`chat`] says what a frame means, whatever its dialect;
 //!   [`openai`] and [`anthropic`] know the shapes.
+//! * [`request`] and [`multipart`] find the model in what a client sends, and patch it in place;
+//! * [`sse`] cuts an event stream into frames; [`chat`] says what a frame means, whatever its dialect, and [`openai`]
+//!   and [`anthropic`] know the shapes;
+//! * [`answer`] reads an unstreamed answer along.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod answer;
 pub mod anthropic;
 pub mod chat;
 pub mod http1;
 mod json;
+pub mod multipart;
 pub mod openai;
+pub mod request;
 pub mod sse;
 
 use crate::base::Dialect;

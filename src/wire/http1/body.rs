@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::fields::{self, Known, MAX_HEADERS, is_token_byte};
-use super::{Framing, Malformed};
+use super::fields::{MAX_HEADERS, is_token_byte};
+use super::{Framing, Known, Malformed};
 
 /// How many bytes of chunk extensions may come ahead of the content that pays for them, one for one.
 pub const EXTENSION_BYTES_MAX: u32 = 4096;
@@ -105,10 +105,7 @@ impl Decoder {
                     .decode(buf)
                     .map_err(|fault| Malformed::new(status, fault.reason))?;
                 if piece.done {
-                    let trailers = permitted_trailers(&chunked.trailers);
-                    let trailers =
-                        trailers.map_err(|fault| Malformed::new(status, fault.reason))?;
-                    self.state = State::Done(trailers);
+                    self.state = State::Done(std::mem::take(&mut chunked.trailers));
                 }
                 Ok(piece)
             }
@@ -162,7 +159,8 @@ impl Decoder {
 struct Chunked {
     at: At,
     extension_budget: u32,
-    /// Trailer lines as they came; nothing is allocated until there is one.
+    /// Trailer lines as they came, and at the end those that may be passed on. Nothing is allocated until
+    /// there is one.
     trailers: Vec<u8>,
 }
 
@@ -321,30 +319,31 @@ impl Chunked {
                 ));
             }
             (At::TrailerStart, b'\r') => At::EndLf,
-            (At::EndLf, b'\n') => At::End,
-            (At::TrailerStart | At::Trailer, b'\n') | (At::TrailerLf | At::EndLf, _)
-                if byte != b'\n' || !matches!(self.at, At::TrailerLf) =>
-            {
+            (At::EndLf, b'\n') => {
+                self.trailers = permitted_trailers(&self.trailers)?;
+                At::End
+            }
+            (At::TrailerLf, b'\n') => self.keep_trailer_byte(byte, At::TrailerStart)?,
+            (At::TrailerStart | At::Trailer, b'\n') | (At::EndLf | At::TrailerLf, _) => {
                 return Err(Malformed::bad(
                     "a trailer line does not end in CRLF (RFC 9112 §7.1.2)",
                 ));
             }
-            (At::TrailerStart | At::Trailer | At::TrailerLf, _) => {
-                if self.trailers.len() == TRAILER_BYTES_MAX {
-                    return Err(Malformed::bad(
-                        "the trailers are longer than allowed (RFC 9112 §7.1.2)",
-                    ));
-                }
-                self.trailers.push(byte);
-                match byte {
-                    b'\r' => At::TrailerLf,
-                    b'\n' => At::TrailerStart,
-                    _ => At::Trailer,
-                }
-            }
+            (At::Trailer, b'\r') => self.keep_trailer_byte(byte, At::TrailerLf)?,
+            (At::TrailerStart | At::Trailer, _) => self.keep_trailer_byte(byte, At::Trailer)?,
             // Data is taken in runs, and nothing is read after the end.
-            (At::Data { .. } | At::End | At::EndLf, _) => self.at,
+            (At::Data { .. } | At::End, _) => self.at,
         })
+    }
+
+    fn keep_trailer_byte(&mut self, byte: u8, next: At) -> Result<At, Malformed> {
+        if self.trailers.len() == TRAILER_BYTES_MAX {
+            return Err(Malformed::bad(
+                "the trailers are longer than allowed (RFC 9112 §7.1.2)",
+            ));
+        }
+        self.trailers.push(byte);
+        Ok(next)
     }
 
     fn spend_extension_byte(&mut self) -> Result<(), Malformed> {
@@ -412,11 +411,25 @@ fn permitted_trailers(raw: &[u8]) -> Result<Vec<u8>, Malformed> {
 /// Fields of framing, routing, authentication, request modifiers and content (RFC 9110 §6.5.1).
 fn is_forbidden_trailer(name: &[u8]) -> bool {
     use Known::*;
+    const PREFIXES: [&[u8]; 5] = [
+        b"content-",
+        b"x-forwarded-",
+        b"access-control-",
+        b"if-",
+        b"proxy-",
+    ];
+    const NAMES: [&[u8]; 9] = [
+        b"age",
+        b"expires",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"range",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    ];
     let known = Known::of(name);
-    let starts_with = |prefix: &[u8]| {
-        name.get(..prefix.len())
-            .is_some_and(|it| it.eq_ignore_ascii_case(prefix))
-    };
     known.is_hop_by_hop()
         || matches!(
             known,
@@ -432,26 +445,11 @@ fn is_forbidden_trailer(name: &[u8]) -> bool {
                 | XRequestId
                 | StrictTransportSecurity
         )
-        || [
-            &b"content-"[..],
-            b"x-forwarded-",
-            b"access-control-",
-            b"if-",
-            b"proxy-",
-        ]
-        .into_iter()
-        .any(starts_with)
-        || [
-            &b"age"[..],
-            b"expires",
-            b"location",
-            b"vary",
-            b"warning",
-            b"www-authenticate",
-            b"max-forwards",
-            b"pragma",
-        ]
-        .into_iter()
-        .chain([&b"range"[..]])
-        .any(|forbidden| fields::trim(name).eq_ignore_ascii_case(forbidden))
+        || PREFIXES.iter().any(|prefix| {
+            name.get(..prefix.len())
+                .is_some_and(|it| it.eq_ignore_ascii_case(prefix))
+        })
+        || NAMES
+            .iter()
+            .any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }

@@ -15,6 +15,7 @@
 mod body;
 mod encode;
 mod fields;
+mod known;
 mod request;
 mod response;
 mod target;
@@ -29,7 +30,8 @@ pub use encode::{
     Unwritable, begin_chunk, end_chunk, end_head, last_chunk, write_content_length, write_header,
     write_request_line, write_status_line,
 };
-pub use fields::{Field, Fields, HeadSpace, Known, MAX_HEADERS, is_hop_by_hop, list_tokens};
+pub use fields::{Field, Fields, HeadSpace, MAX_HEADERS, list_tokens};
+pub use known::{Known, is_hop_by_hop};
 pub use request::{METHOD_BYTES_MAX, RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
 pub use target::{Form, Target};
@@ -53,6 +55,32 @@ impl Default for HeadLimits {
             headers_max: 100,
             target_bytes_max: 8 << 10,
         }
+    }
+}
+
+/// Says when a head that came in parts is worth parsing again, so that one sent a byte at a time does not cost
+/// the square of its length. Make a new one for each head.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HeadScan {
+    scanned: usize,
+    due: usize,
+}
+
+impl HeadScan {
+    /// True if the end of a head may have come since the last call, or the bytes have doubled since they were
+    /// last parsed. `buf` is all bytes since the head began; it has only grown.
+    #[inline]
+    pub fn is_due(&mut self, buf: &[u8]) -> bool {
+        let from = self.scanned.saturating_sub(2);
+        self.scanned = buf.len();
+        let new = buf.get(from..).unwrap_or_default();
+        let has_end = memchr::memchr_iter(b'\n', new)
+            .any(|at| matches!(new.get(..at), Some([.., b'\n', b'\r'] | [.., b'\n'])));
+        let is_due = has_end || buf.len() >= self.due;
+        if is_due {
+            self.due = buf.len() * 2;
+        }
+        is_due
     }
 }
 

@@ -32,6 +32,7 @@ const PATH: u8 = 1;
 const QUERY: u8 = 2;
 /// May begin a dot segment or an escape: look closer.
 const CLOSER: u8 = 4;
+const HOST: u8 = 8;
 
 /// What each byte may stand in. Beyond RFC 3986 these are allowed, because browsers send them as they are:
 /// in both `[` `]` `|`; in a query also `\` `^` `` ` `` `{` `}`.
@@ -42,7 +43,9 @@ static CLASS: [u8; 256] = {
         class[at] = match at as u8 {
             b'"' | b'#' | b'<' | b'>' => 0,
             b'\\' | b'^' | b'`' | b'{' | b'}' | b'?' => QUERY,
-            b'.' | b'%' => PATH | QUERY | CLOSER,
+            b'.' => PATH | QUERY | CLOSER | HOST,
+            b'%' => PATH | QUERY | CLOSER,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => PATH | QUERY | HOST,
             _ => PATH | QUERY,
         };
         at += 1;
@@ -207,15 +210,12 @@ pub(super) fn check_authority(value: &[u8]) -> Result<(), Malformed> {
             (end + 2, address.parse::<std::net::Ipv6Addr>().is_ok())
         }
         _ => {
+            // The name ends at the first byte that is none of its own; only a port may follow.
             let end = value
                 .iter()
-                .position(|byte| *byte == b':')
-                .unwrap_or(value.len());
-            let name = value.get(..end).unwrap_or_default();
-            let all = name.iter().all(|byte| {
-                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-            });
-            (end, all && !name.is_empty())
+                .position(|byte| CLASS[*byte as usize] & HOST == 0);
+            let end = end.unwrap_or(value.len());
+            (end, end > 0)
         }
     };
     let is_port_valid = match value.get(host_end..) {

@@ -1,0 +1,354 @@
+//! Reads an unstreamed JSON answer along while it passes: its `usage`, its `error`, and whether it came whole.
+//!
+//! A scanner of structure, not a validator: it follows strings and nesting and keeps two bounded values of the top
+//! level. The body may be of any size and cut anywhere; it is neither held nor changed.
+
+use memchr::memchr2;
+use serde_json::value::RawValue;
+
+use super::chat::{UpstreamFault, Usage, is_fault};
+use super::{anthropic, openai};
+use crate::base::Dialect;
+
+/// A `usage` or `error` that is longer is skipped.
+const VALUE_BYTES_MAX: usize = 8 * 1024;
+
+/// What an answer said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The usage it reports.
+    pub usage: Option<Usage>,
+    /// The failure it reports; none if it holds an answer as well.
+    pub error: Option<UpstreamFault>,
+    /// True if the body was exactly one JSON value: its nesting closed and nothing but white space around it.
+    pub well_formed: bool,
+}
+
+impl Answer {
+    /// Reads a body that is held whole.
+    pub fn read(dialect: Dialect, body: &[u8]) -> Answer {
+        let mut scan = AnswerScan::new(dialect);
+        scan.push(body);
+        scan.finish()
+    }
+}
+
+/// Reads a body piece by piece. Memory is constant: at most 8 KiB for each of the two values, none before they come.
+#[derive(Debug, Clone)]
+pub struct AnswerScan {
+    dialect: Dialect,
+    phase: Phase,
+    /// Objects and arrays that are open.
+    depth: u64,
+    /// The top-level value is an object, so that it has fields.
+    object: bool,
+    string: Text,
+    /// At the top level, where a key stands next.
+    key_next: bool,
+    key: Key,
+    /// The field of the top level whose value is being read.
+    field: Field,
+    usage: Value,
+    error: Value,
+    /// Start of the value of a field that holds an answer.
+    start: Value,
+    answered: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Before,
+    Inside,
+    /// In a top-level number or word.
+    Word,
+    After,
+    Broken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Outside,
+    Inside,
+    /// Behind a backslash.
+    Escaped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Usage,
+    Error,
+    /// One of those that hold the answer itself.
+    Answer,
+    Other,
+}
+
+/// The key under way, as far as it can be one that we know.
+#[derive(Debug, Clone, Copy, Default)]
+struct Key {
+    bytes: [u8; 8],
+    len: usize,
+}
+
+impl Key {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes.iter().take(self.bytes.len() + 1) {
+            if let Some(place) = self.bytes.get_mut(self.len) {
+                *place = byte;
+            }
+            self.len += 1;
+        }
+    }
+
+    fn field(&self) -> Field {
+        match self.bytes.get(..self.len) {
+            Some(b"usage") => Field::Usage,
+            Some(b"error") => Field::Error,
+            Some(b"choices" | b"output" | b"content" | b"data") => Field::Answer,
+            _ => Field::Other,
+        }
+    }
+}
+
+/// The raw bytes of a value, up to a bound.
+#[derive(Debug, Clone, Default)]
+struct Value {
+    bytes: Vec<u8>,
+    too_long: bool,
+    /// Its end was seen.
+    whole: bool,
+}
+
+impl Value {
+    fn add(&mut self, bytes: &[u8], bytes_max: usize) {
+        if self.bytes.len() + bytes.len() <= bytes_max && !self.too_long {
+            self.bytes.extend_from_slice(bytes);
+        } else {
+            self.too_long = true;
+        }
+    }
+
+    fn json(&self) -> Option<&str> {
+        (self.whole && !self.too_long)
+            .then(|| std::str::from_utf8(&self.bytes).ok())?
+            .map(str::trim)
+    }
+}
+
+impl AnswerScan {
+    /// A scan at the start of a body.
+    pub fn new(dialect: Dialect) -> AnswerScan {
+        AnswerScan {
+            dialect,
+            phase: Phase::Before,
+            depth: 0,
+            object: false,
+            string: Text::Outside,
+            key_next: false,
+            key: Key::default(),
+            field: Field::Other,
+            usage: Value::default(),
+            error: Value::default(),
+            start: Value::default(),
+            answered: false,
+        }
+    }
+
+    /// Reads the next bytes of the body.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        // Where the bytes of a kept value start that are not yet added to it.
+        let mut kept = 0;
+        while at < bytes.len() && self.phase != Phase::Broken {
+            if self.string != Text::Outside {
+                at = self.text(bytes, at);
+                continue;
+            }
+            let byte = bytes[at];
+            at += 1;
+            match byte {
+                b'"' => {
+                    self.begin_text();
+                    if self.key_next {
+                        self.key = Key::default();
+                    }
+                }
+                b'{' | b'[' => self.open(byte),
+                b'}' | b']' => {
+                    if self.depth == 1 {
+                        self.end_field(&bytes[kept..at - 1]);
+                    }
+                    self.close();
+                }
+                b':' if self.depth == 1 && self.key_next => {
+                    self.begin_field();
+                    kept = at;
+                }
+                b',' if self.depth == 1 => {
+                    self.end_field(&bytes[kept..at - 1]);
+                    self.key_next = self.object;
+                }
+                b' ' | b'\t' | b'\r' | b'\n' => {
+                    if self.phase == Phase::Word {
+                        self.phase = Phase::After;
+                    }
+                }
+                // The inside of numbers and words, and what has no business here.
+                _ if self.phase == Phase::Inside => {}
+                _ => self.outside(byte),
+            }
+        }
+        if self.phase == Phase::Inside {
+            self.keep(&bytes[kept..]);
+        }
+    }
+
+    /// The end of the body.
+    pub fn finish(mut self) -> Answer {
+        if self.field == Field::Answer {
+            self.answered |= self.holds_answer();
+        }
+        let usage = self.usage.json().and_then(Usage::read);
+        let error = self
+            .error
+            .json()
+            .filter(|_| !self.answered)
+            .and_then(|json| {
+                let raw = serde_json::from_str::<&RawValue>(json).ok()?;
+                let overloaded = match self.dialect {
+                    Dialect::OpenAi => openai::OVERLOADED,
+                    Dialect::Anthropic => anthropic::OVERLOADED,
+                };
+                is_fault(Some(raw)).then(|| UpstreamFault::read(raw.get(), overloaded))
+            });
+        Answer {
+            usage,
+            error,
+            well_formed: matches!(self.phase, Phase::After | Phase::Word),
+        }
+    }
+
+    fn begin_text(&mut self) {
+        match self.phase {
+            Phase::Inside | Phase::Before => self.string = Text::Inside,
+            _ => self.phase = Phase::Broken,
+        }
+    }
+
+    /// Goes on in a string from `at`; returns where to go on from there.
+    fn text(&mut self, bytes: &[u8], at: usize) -> usize {
+        if self.string == Text::Escaped {
+            // A key with an escape is none that we know.
+            self.key.len = self.key.bytes.len() + 1;
+            self.string = Text::Inside;
+            return at + 1;
+        }
+        let end = memchr2(b'"', b'\\', &bytes[at..]).map_or(bytes.len(), |found| at + found);
+        if self.key_next {
+            self.key.add(&bytes[at..end]);
+        }
+        match bytes.get(end) {
+            Some(b'"') => {
+                self.string = Text::Outside;
+                if self.phase == Phase::Before {
+                    self.phase = Phase::After;
+                }
+                end + 1
+            }
+            Some(_) => {
+                self.string = Text::Escaped;
+                end + 1
+            }
+            None => end,
+        }
+    }
+
+    fn open(&mut self, bracket: u8) {
+        match self.phase {
+            Phase::Before => {
+                self.phase = Phase::Inside;
+                self.object = bracket == b'{';
+                self.key_next = self.object;
+            }
+            Phase::Inside => {}
+            _ => self.phase = Phase::Broken,
+        }
+        self.depth += 1;
+    }
+
+    fn close(&mut self) {
+        if self.phase != Phase::Inside {
+            self.phase = Phase::Broken;
+            return;
+        }
+        self.depth -= 1;
+        if self.depth == 0 {
+            self.phase = Phase::After;
+        }
+    }
+
+    /// A byte of a number or word that stands at the top, or what does not belong there.
+    fn outside(&mut self, byte: u8) {
+        let word = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+        self.phase = match self.phase {
+            Phase::Before | Phase::Word if word => Phase::Word,
+            _ => Phase::Broken,
+        };
+    }
+
+    fn begin_field(&mut self) {
+        self.key_next = false;
+        self.field = self.key.field();
+        if let Some((value, _)) = self.value() {
+            // Of a field that is there twice, the last one counts.
+            *value = Value::default();
+        }
+    }
+
+    fn end_field(&mut self, rest: &[u8]) {
+        self.keep(rest);
+        if let Some((value, _)) = self.value() {
+            value.whole = true;
+        }
+        if self.field == Field::Answer {
+            self.answered |= self.holds_answer();
+        }
+        self.field = Field::Other;
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        match (self.field, self.value()) {
+            (Field::Answer, Some((start, bytes_max))) => {
+                let mut black = bytes.iter().filter(|byte| !byte.is_ascii_whitespace());
+                while !start.too_long
+                    && let Some(&byte) = black.next()
+                {
+                    start.add(&[byte], bytes_max);
+                }
+            }
+            (_, Some((value, bytes_max))) => value.add(bytes, bytes_max),
+            (_, None) => {}
+        }
+    }
+
+    /// Where the bytes of the field under way are kept, and how many of them.
+    fn value(&mut self) -> Option<(&mut Value, usize)> {
+        match self.field {
+            Field::Usage => Some((&mut self.usage, VALUE_BYTES_MAX)),
+            Field::Error => Some((&mut self.error, VALUE_BYTES_MAX)),
+            // Enough to tell null and the empty ones from all others.
+            Field::Answer => Some((&mut self.start, 4)),
+            Field::Other => None,
+        }
+    }
+
+    fn holds_answer(&self) -> bool {
+        self.start.too_long
+            || !matches!(
+                &self.start.bytes[..],
+                b"" | b"null" | b"[]" | b"{}" | b"\"\""
+            )
+    }
+}
+
+#[cfg(test)]
+mod tests;

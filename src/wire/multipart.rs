@@ -1,0 +1,350 @@
+//! Finds the `model` field at the start of a `multipart/form-data` body (RFC 7578, RFC 2046 §5.1).
+//!
+//! The body is not held: the caller keeps its first bytes until the model is found and lets the rest pass. A field
+//! that another parser might read differently is refused, as a key may be bound to models.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use memchr::memmem;
+
+use crate::base::reject::Reject;
+
+/// The longest value of `model`.
+const MODEL_BYTES_MAX: usize = 1024;
+/// The longest header block of a part.
+const PART_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// What the first bytes of a body tell of its model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// No whole `model` field yet, and not the end.
+    NeedMore,
+    /// The body ended without one.
+    Absent,
+    /// The model, and where its value lies in the body.
+    Model {
+        /// The value as sent.
+        name: &'a str,
+        /// Its place.
+        range: Range<usize>,
+    },
+}
+
+/// Why the model of a form can't be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormError {
+    /// Two fields named `model`.
+    Duplicate,
+    /// A `model` that is a file, is named in two ways, is longer than 1 KiB or no UTF-8.
+    Model,
+    /// Not framed as its boundary says.
+    Malformed,
+}
+
+impl fmt::Display for FormError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FormError::Duplicate => {
+                "The form names 'model' more than once; it is not clear which one counts."
+            }
+            FormError::Model => "'model' must be a plain form field of at most 1 KiB of UTF-8.",
+            FormError::Malformed => "The request body is not valid multipart/form-data.",
+        })
+    }
+}
+
+impl std::error::Error for FormError {}
+
+impl From<FormError> for Reject {
+    fn from(error: FormError) -> Reject {
+        let message = error.to_string();
+        match error {
+            FormError::Duplicate => {
+                Reject::client(400, "duplicate_field", message).with_param("model")
+            }
+            FormError::Model => Reject::client(400, "invalid_type", message).with_param("model"),
+            FormError::Malformed => Reject::client(400, "invalid_multipart", message),
+        }
+    }
+}
+
+/// The boundary that a Content-Type names; `None` if it is no `multipart/form-data` or its boundary is none
+/// (1 to 70 characters of RFC 2046's set, given once).
+pub fn boundary(content_type: &[u8]) -> Option<&[u8]> {
+    let mut parameters = Parameters(content_type);
+    if !parameters
+        .first()
+        .eq_ignore_ascii_case(b"multipart/form-data")
+    {
+        return None;
+    }
+    let mut found = None;
+    while let Some((name, value)) = parameters.next()? {
+        if name.eq_ignore_ascii_case(b"boundary") && found.replace(value).is_some() {
+            return None;
+        }
+    }
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
+    found.filter(|found| {
+        (1..=70).contains(&found.len()) && found.iter().all(allowed) && found.last() != Some(&b' ')
+    })
+}
+
+/// The parameters of a header value: `; name=value`, the value a token or quoted.
+struct Parameters<'a>(&'a [u8]);
+
+impl<'a> Parameters<'a> {
+    /// What stands before the parameters.
+    fn first(&mut self) -> &'a [u8] {
+        let end = self
+            .0
+            .iter()
+            .position(|&byte| byte == b';')
+            .unwrap_or(self.0.len());
+        let (first, rest) = self.0.split_at(end);
+        self.0 = rest;
+        first.trim_ascii()
+    }
+
+    /// The next name and value, the quotes gone but escapes kept; `None` inside at the end, outside if malformed.
+    #[allow(clippy::type_complexity)]
+    fn next(&mut self) -> Option<Option<(&'a [u8], &'a [u8])>> {
+        loop {
+            let rest = self.0.trim_ascii_start();
+            if rest.is_empty() {
+                return Some(None);
+            }
+            self.0 = rest.strip_prefix(b";")?.trim_ascii_start();
+            if !self.0.is_empty() && !self.0.starts_with(b";") {
+                break;
+            }
+        }
+        let equals = self.0.iter().position(|&byte| byte == b'=')?;
+        let name = self.0[..equals].trim_ascii_end();
+        let rest = self.0[equals + 1..].trim_ascii_start();
+        if let Some(quoted) = rest.strip_prefix(b"\"") {
+            let mut escaped = false;
+            let end = quoted.iter().position(|&byte| {
+                let end = byte == b'"' && !escaped;
+                escaped = byte == b'\\' && !escaped;
+                end
+            })?;
+            self.0 = &quoted[end + 1..];
+            return Some(Some((name, &quoted[..end])));
+        }
+        self.0 = rest;
+        Some(Some((name, self.first())))
+    }
+}
+
+/// Looks for the model in a body that grows at its end; remembers which parts it has been through.
+#[derive(Debug, Clone)]
+pub struct Finder {
+    /// `\r\n--boundary`.
+    delimiter: Vec<u8>,
+    /// Where to go on: just behind the last delimiter, or in front of the first one.
+    at: usize,
+    /// The first delimiter was seen.
+    inside: bool,
+    /// Bytes in which the next delimiter surely does not start.
+    searched: usize,
+    /// Where the model's value lies.
+    model: Option<Range<usize>>,
+}
+
+impl Finder {
+    /// A finder for the boundary that [`boundary`] found.
+    pub fn new(boundary: &[u8]) -> Finder {
+        Finder {
+            delimiter: [b"\r\n--", boundary].concat(),
+            at: 0,
+            inside: false,
+            searched: 0,
+            model: None,
+        }
+    }
+
+    /// Looks at `body`, the form from its first byte as far as it has come. All of its whole parts are gone through, so
+    /// that a second `model` among them is noticed; one that comes later is not.
+    ///
+    /// # Errors
+    /// [`FormError`]; bytes that come later can't mend it.
+    pub fn find<'a>(&mut self, body: &'a [u8]) -> Result<Found<'a>, FormError> {
+        let ended = loop {
+            match self.part(body)? {
+                Part::Unfinished => break false,
+                Part::End => break true,
+                Part::Model(range) if self.model.is_none() => self.model = Some(range),
+                Part::Model(_) => return Err(FormError::Duplicate),
+                Part::Other => {}
+            }
+        };
+        if let Some(range) = self.model.clone() {
+            let name = body
+                .get(range.clone())
+                .and_then(|name| std::str::from_utf8(name).ok());
+            return Ok(Found::Model {
+                name: name.ok_or(FormError::Model)?,
+                range,
+            });
+        }
+        Ok(if ended {
+            Found::Absent
+        } else {
+            Found::NeedMore
+        })
+    }
+
+    /// Reads one part, or skips what stands before the first.
+    fn part(&mut self, body: &[u8]) -> Result<Part, FormError> {
+        if !self.inside {
+            // The first delimiter needs no line end before it if the body starts with it.
+            let first = &self.delimiter[2..];
+            if body.len() < first.len() && first.starts_with(body) {
+                return Ok(Part::Unfinished);
+            }
+            if body.starts_with(first) {
+                self.at = first.len();
+            } else {
+                let Some(end) = self.delimiter_from(body, 0) else {
+                    return Ok(Part::Unfinished);
+                };
+                self.at = end + self.delimiter.len();
+            }
+            self.inside = true;
+            return Ok(Part::Other);
+        }
+        let rest = body.get(self.at..).unwrap_or_default();
+        if rest.starts_with(b"--") {
+            return Ok(Part::End);
+        }
+        // Blanks may follow the delimiter on its line.
+        let blanks = rest
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+            .count();
+        match rest[blanks..] {
+            [b'\r', b'\n', ..] => {}
+            [] | [b'\r'] if blanks < PART_HEAD_BYTES_MAX => return Ok(Part::Unfinished),
+            [b'-'] if blanks == 0 => return Ok(Part::Unfinished),
+            _ => return Err(FormError::Malformed),
+        }
+        // The line end of the delimiter counts, so that a part without headers is found too.
+        let head_start = self.at + blanks;
+        let Some(head_len) = memmem::find(&body[head_start..], b"\r\n\r\n") else {
+            let too_long = body.len() - head_start > PART_HEAD_BYTES_MAX;
+            return if too_long {
+                Err(FormError::Malformed)
+            } else {
+                Ok(Part::Unfinished)
+            };
+        };
+        if head_len > PART_HEAD_BYTES_MAX {
+            return Err(FormError::Malformed);
+        }
+        let is_model = names_model(&body[head_start..head_start + head_len])?;
+        let value = head_start + head_len + 4;
+        // An empty value shares its line end with the head.
+        let end = self.delimiter_from(body, value - 2);
+        if is_model
+            && end.unwrap_or(body.len().saturating_sub(self.delimiter.len()))
+                > value + MODEL_BYTES_MAX
+        {
+            return Err(FormError::Model);
+        }
+        let Some(end) = end else {
+            return Ok(Part::Unfinished);
+        };
+        self.at = end + self.delimiter.len();
+        match is_model {
+            // A part may end with its head, and then there is no place for a value.
+            true if end < value => Err(FormError::Model),
+            true => Ok(Part::Model(value..end)),
+            false => Ok(Part::Other),
+        }
+    }
+
+    /// Where the first delimiter at or behind `from` starts.
+    fn delimiter_from(&mut self, body: &[u8], from: usize) -> Option<usize> {
+        let from = from.max(self.searched);
+        let found = memmem::find(body.get(from..)?, &self.delimiter).map(|at| from + at);
+        self.searched = found.unwrap_or(
+            (body.len() + 1)
+                .saturating_sub(self.delimiter.len())
+                .max(from),
+        );
+        found
+    }
+}
+
+enum Part {
+    Unfinished,
+    End,
+    Model(Range<usize>),
+    Other,
+}
+
+/// Whether the head of a part names the field `model`.
+fn names_model(head: &[u8]) -> Result<bool, FormError> {
+    let (mut is_model, mut dispositions) = (false, 0);
+    for line in head.split(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            return Err(FormError::Malformed); // Folded: not all parsers would join it.
+        }
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            continue;
+        };
+        if !line[..colon]
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"content-disposition")
+        {
+            continue;
+        }
+        dispositions += 1;
+        let mut parameters = Parameters(&line[colon + 1..]);
+        parameters.first();
+        let (mut names, mut file) = (0, false);
+        while let Some((name, value)) = parameters.next().ok_or(FormError::Malformed)? {
+            if name.eq_ignore_ascii_case(b"name") {
+                names += 1;
+                is_model |= *unescape(value) == *b"model";
+            }
+            file |=
+                name.eq_ignore_ascii_case(b"filename") || name.eq_ignore_ascii_case(b"filename*");
+            if name.eq_ignore_ascii_case(b"name*") {
+                return Err(FormError::Malformed); // RFC 7578 §4.2 forbids it, and not all parsers ignore it.
+            }
+        }
+        if is_model && (file || names > 1) {
+            return Err(FormError::Model);
+        }
+    }
+    if dispositions > 1 {
+        Err(FormError::Malformed)
+    } else {
+        Ok(is_model)
+    }
+}
+
+/// Undoes `\x` in a quoted value.
+fn unescape(value: &[u8]) -> Cow<'_, [u8]> {
+    if !value.contains(&b'\\') {
+        return Cow::Borrowed(value);
+    }
+    let mut plain = Vec::with_capacity(value.len());
+    let mut bytes = value.iter();
+    while let Some(&byte) = bytes.next() {
+        plain.push(if byte == b'\\' {
+            bytes.next().copied().unwrap_or(byte)
+        } else {
+            byte
+        });
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests;
