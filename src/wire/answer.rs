@@ -128,9 +128,7 @@ impl Value {
     }
 
     fn json(&self) -> Option<&str> {
-        (self.whole && !self.too_long)
-            .then(|| std::str::from_utf8(&self.bytes).ok())?
-            .map(str::trim)
+        (self.whole && !self.too_long).then(|| std::str::from_utf8(&self.bytes).ok())?.map(str::trim)
     }
 }
 
@@ -208,23 +206,15 @@ impl AnswerScan {
             self.answered |= self.holds_answer();
         }
         let usage = self.usage.json().and_then(Usage::read);
-        let error = self
-            .error
-            .json()
-            .filter(|_| !self.answered)
-            .and_then(|json| {
-                let raw = serde_json::from_str::<&RawValue>(json).ok()?;
-                let overloaded = match self.dialect {
-                    Dialect::OpenAi => openai::OVERLOADED,
-                    Dialect::Anthropic => anthropic::OVERLOADED,
-                };
-                is_fault(Some(raw)).then(|| UpstreamFault::read(raw.get(), overloaded))
-            });
-        Answer {
-            usage,
-            error,
-            well_formed: matches!(self.phase, Phase::After | Phase::Word),
-        }
+        let error = self.error.json().filter(|_| !self.answered).and_then(|json| {
+            let raw = serde_json::from_str::<&RawValue>(json).ok()?;
+            let overloaded = match self.dialect {
+                Dialect::OpenAi => openai::OVERLOADED,
+                Dialect::Anthropic => anthropic::OVERLOADED,
+            };
+            is_fault(Some(raw)).then(|| UpstreamFault::read(raw.get(), overloaded))
+        });
+        Answer { usage, error, well_formed: matches!(self.phase, Phase::After | Phase::Word) }
     }
 
     fn begin_text(&mut self) {
@@ -342,11 +332,7 @@ impl AnswerScan {
     }
 
     fn holds_answer(&self) -> bool {
-        self.start.too_long
-            || !matches!(
-                &self.start.bytes[..],
-                b"" | b"null" | b"[]" | b"{}" | b"\"\""
-            )
+        self.start.too_long || !matches!(&self.start.bytes[..], b"" | b"null" | b"[]" | b"{}" | b"\"\"")
     }
 }
 
