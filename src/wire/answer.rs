@@ -190,8 +190,17 @@ impl AnswerScan {
                         self.phase = Phase::After;
                     }
                 }
-                // The inside of numbers and words, and what has no business here.
-                _ if self.phase == Phase::Inside => {}
+                // The inside of numbers and words, and what has no business here. Deeper down only strings and
+                // nesting count, so that long rows of numbers are skipped at once.
+                _ if self.phase == Phase::Inside => {
+                    let counts = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
+                    if self.depth > 1 {
+                        at = bytes[at..]
+                            .iter()
+                            .position(counts)
+                            .map_or(bytes.len(), |found| at + found);
+                    }
+                }
                 _ => self.outside(byte),
             }
         }
