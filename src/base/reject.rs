@@ -45,29 +45,17 @@ pub struct Reject {
 
 impl Reject {
     /// The client's fault.
-    pub fn client(
-        status: u16,
-        code: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Reject {
+    pub fn client(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Reject {
         Reject::new(status, Origin::Client, code, message)
     }
 
     /// Our own fault.
-    pub fn gateway(
-        status: u16,
-        code: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Reject {
+    pub fn gateway(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Reject {
         Reject::new(status, Origin::Gateway, code, message)
     }
 
     /// The provider's fault.
-    pub fn upstream(
-        status: u16,
-        code: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Reject {
+    pub fn upstream(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Reject {
         Reject::new(status, Origin::Upstream, code, message)
     }
 
@@ -77,19 +65,7 @@ impl Reject {
         self
     }
 
-    fn new(
-        status: u16,
-        origin: Origin,
-        code: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Reject {
-        Reject {
-            status,
-            origin,
-            code: code.into(),
-            message: message.into(),
-            param: None,
-            retry_after_s: None,
-        }
+    fn new(status: u16, origin: Origin, code: &'static str, message: impl Into<Cow<'static, str>>) -> Reject {
+        Reject { status, origin, code: code.into(), message: message.into(), param: None, retry_after_s: None }
     }
 }

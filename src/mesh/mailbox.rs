@@ -12,9 +12,7 @@ pub struct Mailbox<T> {
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Mailbox<T> {
-        Mailbox {
-            slot: ArrayQueue::new(1),
-        }
+        Mailbox { slot: ArrayQueue::new(1) }
     }
 }
 

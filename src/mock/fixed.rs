@@ -381,10 +381,11 @@ impl Clockwork {
     /// Until CLOCK_MONOTONIC shows `at` nanoseconds, or sooner: the caller looks at the clock.
     async fn until(&self, at: u64) {
         let at = TimeSpec::from_duration(Duration::from_nanos(at));
+        // Setting it forgets an expiry that was not read, so the read below finds one only if `at` is past
+        // already; else it takes the runtime's stale readiness away, and costs no more than reading each expiry.
         let set = self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME);
-        if set.is_ok() && self.expired.readable().await.is_ok() {
-            // Takes the expiry, and with it the readiness; a stale readiness reads nothing and is taken too.
-            let _ = self.expired.try_read(&mut [0; 8]);
+        if set.is_ok() && self.expired.try_read(&mut [0; 8]).is_err() {
+            let _ = self.expired.readable().await;
         }
     }
 }

@@ -64,12 +64,12 @@ pub const KEYS: &[(&str, &str)] = &[
 /// `first` stands for: before any event at all.
 pub const FAULTS: &[(&str, &str)] = &[
     ("none", "nothing goes wrong"),
-    ("stall@N", "silence for ever after N content events"),
+    ("stall@N", "no event any more after N content events, for ever; comments, if set, go on"),
     ("cut@N", "the connection ends (FIN) after N content events"),
     ("rst@N", "the same with RST"),
     ("cut-bytes@N", "the connection ends (FIN) after N bytes of body"),
     ("rst-bytes@N", "the same with RST"),
-    ("error@N", "an error object inside a 200 stream after N content events, then the end"),
+    ("error@N", "an error object inside a 200 stream after N content events, then the end; unstreamed: as error-200"),
     ("error-200", "an unstreamed error object under status 200"),
     ("no-done", "the stream ends cleanly without [DONE], message_stop or response.completed"),
     ("no-finish", "the stream ends cleanly after the last content: no finish reason, usage or end mark"),

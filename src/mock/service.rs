@@ -174,7 +174,6 @@ fn answer(
     if script.status >= 400 {
         return error(script, api, script.status);
     }
-    let is_error_200 = script.fault == Fault::Error200 || matches!(script.fault, Fault::Error(_));
     let known = posted && (api != Api::Other || path.ends_with("/embeddings"));
     let body = match (known, json, &upload) {
         (true, Some(json), _) => json,
@@ -186,7 +185,7 @@ fn answer(
         _ => return other(script, head, path, upload),
     };
     let ask = Ask::of(&body);
-    if script.fault == Fault::Error200 || (is_error_200 && !ask.stream) {
+    if script.fault == Fault::Error200 || (matches!(script.fault, Fault::Error(_)) && !ask.stream) {
         return error(script, api, 200);
     }
     if path.ends_with("/count_tokens") {

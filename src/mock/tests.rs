@@ -352,6 +352,7 @@ fn each_fault_does_on_the_wire_what_it_says() {
         let seen = ask(&mock, &chat(&format!("mock:fault={fault}"), true, ""));
         let data = seen.data();
         assert_eq!((data.len(), seen.whole, seen.error.is_some()), (events, whole, reset), "{fault}: {seen:?}");
+        assert_eq!(seen.status(), "200", "{fault}");
         let found = data.last().map_or("", String::as_str);
         assert!(found.contains(last), "{fault}: {found}");
         assert!(!fault.starts_with("huge") || data[0].len() > 100_000);
@@ -417,6 +418,30 @@ fn every_shape_of_a_stream_reads_the_same_after_undoing_it() {
 }
 
 #[test]
+fn slow_heads_pieces_and_bodies_come_in_their_pieces() {
+    let mock = mock("");
+    // Each pause is so long that a reader would have to sleep for a second to see more than the bound.
+    for (list, bytes_max) in [("head-gap=100ms", 10), ("split=1,split-gap=100ms", 10), ("split=7,split-gap=100ms", 70)]
+    {
+        let mut stream = connect(&mock);
+        stream.write_all(chat(&format!("mock:{list}"), false, "").as_bytes()).expect("sent");
+        let mut bytes = [0; 4096];
+        let count = stream.read(&mut bytes).expect("a piece");
+        assert!(count <= bytes_max && b"HTTP/1.1 200 OK\r\n".starts_with(&bytes[..count.min(17)]), "{list}: {count}");
+    }
+    let mut stream = connect(&mock);
+    stream.write_all(chat("mock:drip=5/100ms", false, "").as_bytes()).expect("sent");
+    let (mut raw, mut bytes) = (Vec::new(), [0; 4096]);
+    while head_end(&raw).is_none() {
+        let count = stream.read(&mut bytes).expect("a head");
+        assert!(count > 0);
+        raw.extend_from_slice(&bytes[..count]);
+    }
+    let count = stream.read(&mut bytes).expect("a drop");
+    assert!(raw.len() > 100 && (1..=50).contains(&count), "{count}");
+}
+
+#[test]
 fn keep_alives_come_while_waiting() {
     let mock = mock("tokens=1");
     let seen = ask(&mock, &chat("mock:ttft=60ms,comments=10ms", true, ""));
@@ -452,6 +477,9 @@ fn an_upload_comes_back_as_it_was_and_is_described() {
     assert_eq!(seen.text(), "abcde");
     assert!(seen.head.contains("content-type: a/b\r\n"), "{}", seen.head);
     assert!(seen.head.contains("x-mock-request-trailer: x-sum: 9\r\n"), "{}", seen.head);
+
+    let echo = ask(&mock, "GET /mock/echo-head HTTP/1.1\r\nHost: y\r\n\r\n").json();
+    assert_eq!((&echo["method"], echo["headers"].to_string().as_str()), (&"GET".into(), "[[\"Host\",\"y\"]]"));
 
     let request = "POST /v1/x?a=b HTTP/1.1\r\nHost: x\r\nX-Mock-Echo: 1\r\nB: 2\r\na: 1\r\nB: 3\r\n\
                    Content-Length: 3\r\n\r\nabc";

@@ -21,10 +21,7 @@ pub struct Buffers {
 impl Buffers {
     /// An empty buffer of [`READ_BYTES`] capacity.
     pub fn take(&self) -> Vec<u8> {
-        self.free
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
+        self.free.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
     }
 
     /// Takes a buffer back. One that has grown or is of another size is freed.

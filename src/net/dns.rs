@@ -25,10 +25,7 @@ impl Resolved {
             return vec![SocketAddr::new(ip, port)];
         }
         match self.names.get(host) {
-            Some(addresses) => addresses
-                .iter()
-                .map(|ip| SocketAddr::new(*ip, port))
-                .collect(),
+            Some(addresses) => addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
             None => Vec::new(),
         }
     }
@@ -46,10 +43,7 @@ mod tests {
         for octet in [1, 2] {
             let ip = IpAddr::from([127, 0, 0, octet]);
             resolved.adopt(Arc::new(Names::from([("api.test".to_owned(), vec![ip])])));
-            assert_eq!(
-                resolved.addresses("api.test", 443),
-                [SocketAddr::new(ip, 443)]
-            );
+            assert_eq!(resolved.addresses("api.test", 443), [SocketAddr::new(ip, 443)]);
         }
     }
 }

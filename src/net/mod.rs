@@ -5,7 +5,7 @@
 pub mod buf;
 pub mod dns;
 pub mod rt;
-mod socket;
+pub mod socket;
 pub mod stream;
 pub mod timer;
 pub mod tls;

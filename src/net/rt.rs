@@ -70,11 +70,7 @@ impl EventLoop {
         for rung in Rung::LADDER.into_iter().filter(|rung| *rung >= best) {
             match build(rung, entries) {
                 Ok(runtime) => {
-                    return Ok(EventLoop {
-                        runtime,
-                        rung,
-                        refused,
-                    });
+                    return Ok(EventLoop { runtime, rung, refused });
                 }
                 Err(error) => refused.push(format!("{rung}: {error}")),
             }
@@ -102,19 +98,11 @@ fn build(rung: Rung, entries: u32) -> io::Result<Either> {
         }
         Rung::Plain => {}
         Rung::Epoll => {
-            return Ok(Either::Epoll(
-                RuntimeBuilder::<LegacyDriver>::new()
-                    .enable_timer()
-                    .build()?,
-            ));
+            return Ok(Either::Epoll(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?));
         }
     }
     let build = |ring: io_uring::Builder| {
-        RuntimeBuilder::<IoUringDriver>::new()
-            .with_entries(entries)
-            .uring_builder(ring)
-            .enable_timer()
-            .build()
+        RuntimeBuilder::<IoUringDriver>::new().with_entries(entries).uring_builder(ring).enable_timer().build()
     };
     let mut runtime = match build(ring.clone()) {
         // A ring torn down by a previous process is uncharged late, so locked memory may be short for a moment.
@@ -139,17 +127,10 @@ async fn one_read() -> io::Result<()> {
     let (mut read, mut late) = (pin!(read), pin!(late));
     let n = poll_fn(|cx| match read.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(result),
-        Poll::Pending => late
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::Error::other("the ring completes nothing"))),
+        Poll::Pending => late.as_mut().poll(cx).map(|()| Err(io::Error::other("the ring completes nothing"))),
     })
     .await?;
-    if n == 1 {
-        Ok(())
-    } else {
-        Err(io::Error::other("the ring lost a byte"))
-    }
+    if n == 1 { Ok(()) } else { Err(io::Error::other("the ring lost a byte")) }
 }
 
 /// Starts a task on this thread's event loop.

@@ -1,18 +1,47 @@
-//! A descriptor as something that can be borrowed (the crate's one unsafe island).
+//! What is asked of a socket past the runtime: to end it, and whether the peer has (the crate's one unsafe island).
 
 #![allow(unsafe_code)]
 
 use std::os::fd::{BorrowedFd, RawFd};
 
-use super::stream::Stream;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 
-/// The socket of `owner`, for as long as `owner` is borrowed.
-pub(super) fn borrow(owner: &Stream, fd: RawFd) -> BorrowedFd<'_> {
-    let _ = owner;
-    // SAFETY: the descriptor must stay open while it is borrowed.
-    // - `fd` was read off the runtime's stream when `owner` took it over, and both halves of that stream live in
-    //   `owner`; the runtime closes the descriptor only when both are gone.
-    // - The lifetime of the result is that of the borrow of `owner`, so neither half can go while it is in use.
-    // A `Stream` that gave one of its halves away would break the second line.
-    unsafe { BorrowedFd::borrow_raw(fd) }
+/// The descriptor of a stream that lives as long as this.
+#[derive(Debug)]
+pub struct Socket(RawFd);
+
+impl Socket {
+    /// `fd` must stay open for as long as the result lives; only [`Stream`](super::stream::Stream) makes one, and
+    /// keeps it beside the halves that own the descriptor.
+    pub(super) fn beside(fd: RawFd) -> Socket {
+        Socket(fd)
+    }
+
+    /// Ends both directions at once, even while a read or write is under way.
+    pub fn abort(&self) {
+        // An error means that the connection is already gone.
+        let _ = shutdown(self.0, Shutdown::Both);
+    }
+
+    /// Ends our direction: the peer reads the end after all that was written.
+    pub fn finish(&self) {
+        let _ = shutdown(self.0, Shutdown::Write);
+    }
+
+    /// True if the peer has ended or reset the connection, though bytes of it may still be unread. A system
+    /// call, so it is for the rare moment when we cannot read further.
+    pub fn is_peer_gone(&self) -> bool {
+        // SAFETY: the descriptor must stay open while it is borrowed.
+        // - It was read off the runtime's stream when a `Stream` took that over, and both halves of it live in
+        //   that `Stream` beside `self`; the runtime closes the descriptor only when both are gone.
+        // - The borrow ends with this call, during which `self`, and so the `Stream`, cannot go.
+        // A `Stream` that gave a half away would break the first line.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.0) };
+        let mut fds = [PollFd::new(fd, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(n) => n > 0 && fds[0].revents().is_none_or(|events| !events.is_empty()),
+            Err(_) => false,
+        }
+    }
 }

@@ -13,19 +13,19 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use monoio::buf::IoBuf;
 use monoio::io::{
-    AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller, OwnedReadHalf,
-    OwnedWriteHalf, Splitable,
+    AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller, OwnedReadHalf, OwnedWriteHalf, Splitable,
 };
 use monoio::net::TcpStream;
 
 use super::buf::Buffers;
+use super::socket::Socket;
 use super::tls::Session;
 
 /// Capacity of the read that an idle connection leaves with the kernel.
@@ -37,7 +37,8 @@ pub struct Stream {
     pub input: Input,
     /// What we send.
     pub output: Output,
-    fd: RawFd,
+    /// The socket under both.
+    pub socket: Socket,
 }
 
 impl Stream {
@@ -45,7 +46,7 @@ impl Stream {
     pub fn new(tcp: TcpStream, session: Option<Session>, buffers: Rc<Buffers>) -> Stream {
         // A socket that is already reset refuses the option; the first read tells.
         let _ = tcp.set_nodelay(true);
-        let fd = tcp.as_raw_fd();
+        let socket = Socket::beside(tcp.as_raw_fd());
         let session = session.map(|session| Rc::new(RefCell::new(session)));
         let (read, write) = tcp.into_split();
         Stream {
@@ -57,11 +58,8 @@ impl Stream {
                 eof: false,
                 buffers,
             },
-            output: Output {
-                half: write,
-                session,
-            },
-            fd,
+            output: Output { half: write, session },
+            socket,
         }
     }
 
@@ -94,41 +92,8 @@ impl Stream {
                 return Err(error);
             }
             if grown.is_ok_and(|open| !open) {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the peer closed during the TLS handshake",
-                ));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed during the TLS handshake"));
             }
-        }
-    }
-
-    /// Ends both directions at once, even while a read or write is under way; what is unread makes it a reset.
-    pub fn abort(&self) {
-        self.shutdown(nix::sys::socket::Shutdown::Both);
-    }
-
-    /// Ends our direction: the peer reads the end after all that was written.
-    pub fn finish(&self) {
-        self.shutdown(nix::sys::socket::Shutdown::Write);
-    }
-
-    fn shutdown(&self, how: nix::sys::socket::Shutdown) {
-        // An error means that the connection is already gone.
-        let _ = nix::sys::socket::shutdown(self.fd, how);
-    }
-
-    /// True if the peer has ended or reset the connection though bytes of it may still be unread; asks the
-    /// kernel, so it is for the rare moment when we cannot read further.
-    pub fn peer_gone(&self) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let fd = super::socket::borrow(self, self.fd);
-        let mut fds = [PollFd::new(
-            fd,
-            PollFlags::from_bits_retain(nix::libc::POLLRDHUP),
-        )];
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(n) if n > 0 => fds[0].revents().is_some_and(|events| !events.is_empty()),
-            _ => false,
         }
     }
 }
@@ -187,27 +152,55 @@ impl Input {
         std::future::poll_fn(|cx| self.poll_fill(cx)).await
     }
 
+    /// Starts a read unless one is under way, so that the kernel works while the caller does something else.
+    /// What it brings is kept for the next [`Input::poll_fill`].
+    pub fn arm(&mut self, cx: &mut Context<'_>) {
+        if self.eof || self.reader.finished.is_some() {
+            return;
+        }
+        if !self.reader.busy {
+            self.reader.start(self.buffers.take(), self.session.is_none());
+        }
+        if let Poll::Ready(done) = self.reader.poll(cx) {
+            self.reader.keep(done);
+        }
+    }
+
+    /// As [`Input::arm`]; true if what it brought is waiting, be it bytes, the end or an error.
+    pub fn poll_news(&mut self, cx: &mut Context<'_>) -> bool {
+        self.arm(cx);
+        self.eof || self.reader.finished.is_some()
+    }
+
+    /// Makes room for `more` bytes beyond those not yet consumed, so that a large body is not moved as it grows.
+    pub fn reserve(&mut self, more: usize) {
+        self.bytes.reserve(more);
+    }
+
+    /// True if the peer has neither sent anything nor closed since the last byte that was consumed. Leaves a
+    /// read under way, which wakes nobody.
+    pub fn is_quiet(&mut self) -> bool {
+        self.arm(&mut Context::from_waker(Waker::noop()));
+        !self.eof && self.bytes().is_empty() && self.reader.finished.is_none()
+    }
+
     /// Takes the pooled buffer back from a read that is likely to wait long, leaving a tiny one in its place.
     pub async fn rest(&mut self) {
         if self.bytes().is_empty() {
             self.bytes = Vec::new();
             self.at = 0;
         }
-        if self.eof || !self.reader.busy || !self.reader.cancel() {
+        if self.eof || !self.reader.busy || self.reader.finished.is_some() || !self.reader.cancel() {
             return;
         }
         let (result, buffer) = std::future::poll_fn(|cx| self.reader.poll(cx)).await;
         match result {
             Err(error) if error.raw_os_error() == Some(nix::libc::ECANCELED) => {
                 self.buffers.give(buffer);
-                self.reader
-                    .start(Vec::with_capacity(IDLE_READ_BYTES), false);
+                self.reader.start(Vec::with_capacity(IDLE_READ_BYTES), false);
             }
             // The read came to its end before the cancel: keep what it brought for the next poll.
-            result => {
-                self.reader.finished = Some((result, buffer));
-                self.reader.busy = true;
-            }
+            result => self.reader.keep((result, buffer)),
         }
     }
 
@@ -217,8 +210,7 @@ impl Input {
             return Poll::Ready(Ok(false));
         }
         if !self.reader.busy {
-            self.reader
-                .start(self.buffers.take(), self.session.is_none());
+            self.reader.start(self.buffers.take(), self.session.is_none());
         }
         let (result, buffer) = ready!(self.reader.poll(cx));
         let n = match result {
@@ -232,10 +224,9 @@ impl Input {
             self.eof = true;
             self.buffers.give(buffer);
             return Poll::Ready(match &self.session {
-                Some(session) if !session.borrow().closed_cleanly() => Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the peer closed without the TLS close_notify",
-                )),
+                Some(session) if !session.borrow().closed_cleanly() => {
+                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed without the TLS close_notify"))
+                }
                 _ => Ok(false),
             });
         }
@@ -252,8 +243,7 @@ impl Input {
                 return Poll::Ready(Ok(!self.bytes().is_empty()));
             }
         } else if self.bytes.len() == self.at {
-            self.buffers
-                .give(std::mem::replace(&mut self.bytes, buffer));
+            self.buffers.give(std::mem::replace(&mut self.bytes, buffer));
             self.at = 0;
         } else {
             self.bytes.drain(..self.at);
@@ -293,18 +283,11 @@ impl Output {
             return Ok(());
         };
         let sealed = session.borrow_mut().send(&[])?;
-        if sealed.is_empty() {
-            Ok(())
-        } else {
-            write_all(&mut self.half, sealed).await.0
-        }
+        if sealed.is_empty() { Ok(()) } else { write_all(&mut self.half, sealed).await.0 }
     }
 }
 
-async fn write_all(
-    half: &mut OwnedWriteHalf<TcpStream>,
-    bytes: Vec<u8>,
-) -> (io::Result<()>, Vec<u8>) {
+async fn write_all(half: &mut OwnedWriteHalf<TcpStream>, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
     let total = bytes.len();
     let (result, mut bytes) = half.write(bytes).await;
     let mut sent = match result {
@@ -346,12 +329,7 @@ struct Slot {
 impl Reader {
     fn new(half: OwnedReadHalf<TcpStream>) -> Reader {
         let slot = Rc::new(Slot::default());
-        Reader {
-            task: Box::pin(read_on_demand(half, slot.clone())),
-            slot,
-            busy: false,
-            finished: None,
-        }
+        Reader { task: Box::pin(read_on_demand(half, slot.clone())), slot, busy: false, finished: None }
     }
 
     fn start(&mut self, buffer: Vec<u8>, cancelable: bool) {
@@ -373,6 +351,12 @@ impl Reader {
             }
             None => Poll::Pending,
         }
+    }
+
+    /// Puts a read's result back for the next poll.
+    fn keep(&mut self, done: Done) {
+        self.finished = Some(done);
+        self.busy = true;
     }
 
     /// Asks the kernel to give the read up; false if it cannot be.

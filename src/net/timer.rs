@@ -58,11 +58,7 @@ impl Timers {
         let served = clock.now().0 / TICK_NS;
         Rc::new(Timers {
             clock,
-            wheel: RefCell::new(Wheel {
-                slots: (0..SLOTS).map(|_| Vec::new()).collect(),
-                served,
-                scheduled: 0,
-            }),
+            wheel: RefCell::new(Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), served, scheduled: 0 }),
             sleeping_until: Cell::new(UNSCHEDULED),
             driver: RefCell::new(None),
         })
@@ -70,29 +66,16 @@ impl Timers {
 
     /// A timer that is off.
     pub fn timer(self: &Rc<Timers>) -> Timer {
-        let entry = Entry {
-            deadline: Cell::new(Instant::NEVER),
-            tick: Cell::new(UNSCHEDULED),
-            waker: RefCell::new(None),
-        };
-        Timer {
-            timers: self.clone(),
-            entry: Rc::new(entry),
-        }
+        let entry =
+            Entry { deadline: Cell::new(Instant::NEVER), tick: Cell::new(UNSCHEDULED), waker: RefCell::new(None) };
+        Timer { timers: self.clone(), entry: Rc::new(entry) }
     }
 
     /// Waits until `until`; for the rare wait that has no timer of its own.
     pub async fn sleep_until(self: &Rc<Timers>, until: Instant) {
         let timer = self.timer();
         timer.set(until);
-        poll_fn(|cx| {
-            if timer.poll_expired(cx) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await
+        poll_fn(|cx| if timer.poll_expired(cx) { Poll::Ready(()) } else { Poll::Pending }).await
     }
 
     /// Fires timers for ever. Sleeps while none is due, so an idle worker wakes once per horizon at most.
@@ -181,11 +164,7 @@ fn slot_for(deadline: Instant, current: u64) -> u64 {
         return UNSCHEDULED;
     }
     let tick = deadline.0.div_ceil(TICK_NS).max(current + 1);
-    if tick < current + SLOTS {
-        tick
-    } else {
-        (current + SLOTS - 1) & !0x7f
-    }
+    if tick < current + SLOTS { tick } else { (current + SLOTS - 1) & !0x7f }
 }
 
 impl Timer {
@@ -197,10 +176,7 @@ impl Timer {
             return;
         }
         let mut wheel = self.timers.wheel.borrow_mut();
-        let tick = slot_for(
-            deadline,
-            wheel.served.max(self.timers.clock.now().0 / TICK_NS),
-        );
+        let tick = slot_for(deadline, wheel.served.max(self.timers.clock.now().0 / TICK_NS));
         if tick >= self.entry.tick.get() {
             return;
         }
@@ -293,11 +269,7 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         timers.serve(at(&timers, 4000));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert_eq!(
-            timers.wheel.borrow().scheduled,
-            0,
-            "nothing is left in the wheel"
-        );
+        assert_eq!(timers.wheel.borrow().scheduled, 0, "nothing is left in the wheel");
     }
 
     #[test]

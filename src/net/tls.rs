@@ -6,8 +6,9 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+pub use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConnection, RootCertStore};
 
 /// One TLS session's state.
 pub struct Session {
@@ -22,16 +23,10 @@ impl Session {
     /// If `host` is neither.
     pub fn client(config: Arc<ClientConfig>, host: &str) -> io::Result<Session> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{host:?} is not a name that a certificate can hold"),
-            )
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{host:?} is not a name that a certificate can hold"))
         })?;
         let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        Ok(Session {
-            connection,
-            closed: false,
-        })
+        Ok(Session { connection, closed: false })
     }
 
     /// True until both sides agree on keys.
@@ -75,11 +70,7 @@ impl Session {
         let mut rest = plain;
         loop {
             // The session buffers a bounded amount, so large writes go in pieces.
-            let n = if rest.is_empty() {
-                0
-            } else {
-                self.connection.writer().write(rest)?
-            };
+            let n = if rest.is_empty() { 0 } else { self.connection.writer().write(rest)? };
             rest = &rest[n..];
             while self.connection.wants_write() {
                 self.connection.write_tls(&mut sealed)?;
@@ -107,18 +98,13 @@ pub fn client_config(extra_pem: Option<&[u8]>) -> io::Result<Arc<ClientConfig>> 
     if let Some(pem) = extra_pem {
         let mut found = false;
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let certificate =
+                certificate.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            roots.add(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             found = true;
         }
         if !found {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "holds no certificate",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "holds no certificate"));
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -128,9 +128,7 @@ impl Value {
     }
 
     fn json(&self) -> Option<&str> {
-        (self.whole && !self.too_long)
-            .then(|| std::str::from_utf8(&self.bytes).ok())?
-            .map(str::trim)
+        (self.whole && !self.too_long).then(|| std::str::from_utf8(&self.bytes).ok())?.map(str::trim)
     }
 }
 
@@ -192,8 +190,17 @@ impl AnswerScan {
                         self.phase = Phase::After;
                     }
                 }
-                // The inside of numbers and words, and what has no business here.
-                _ if self.phase == Phase::Inside => {}
+                // The inside of numbers and words, and what has no business here. Deeper down only strings and
+                // nesting count, so that long rows of numbers are skipped at once.
+                _ if self.phase == Phase::Inside => {
+                    let counts = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
+                    if self.depth > 1 {
+                        at = bytes[at..]
+                            .iter()
+                            .position(counts)
+                            .map_or(bytes.len(), |found| at + found);
+                    }
+                }
                 _ => self.outside(byte),
             }
         }
@@ -208,23 +215,15 @@ impl AnswerScan {
             self.answered |= self.holds_answer();
         }
         let usage = self.usage.json().and_then(Usage::read);
-        let error = self
-            .error
-            .json()
-            .filter(|_| !self.answered)
-            .and_then(|json| {
-                let raw = serde_json::from_str::<&RawValue>(json).ok()?;
-                let overloaded = match self.dialect {
-                    Dialect::OpenAi => openai::OVERLOADED,
-                    Dialect::Anthropic => anthropic::OVERLOADED,
-                };
-                is_fault(Some(raw)).then(|| UpstreamFault::read(raw.get(), overloaded))
-            });
-        Answer {
-            usage,
-            error,
-            well_formed: matches!(self.phase, Phase::After | Phase::Word),
-        }
+        let error = self.error.json().filter(|_| !self.answered).and_then(|json| {
+            let raw = serde_json::from_str::<&RawValue>(json).ok()?;
+            let overloaded = match self.dialect {
+                Dialect::OpenAi => openai::OVERLOADED,
+                Dialect::Anthropic => anthropic::OVERLOADED,
+            };
+            is_fault(Some(raw)).then(|| UpstreamFault::read(raw.get(), overloaded))
+        });
+        Answer { usage, error, well_formed: matches!(self.phase, Phase::After | Phase::Word) }
     }
 
     fn begin_text(&mut self) {
@@ -342,11 +341,7 @@ impl AnswerScan {
     }
 
     fn holds_answer(&self) -> bool {
-        self.start.too_long
-            || !matches!(
-                &self.start.bytes[..],
-                b"" | b"null" | b"[]" | b"{}" | b"\"\""
-            )
+        self.start.too_long || !matches!(&self.start.bytes[..], b"" | b"null" | b"[]" | b"{}" | b"\"\"")
     }
 }
 

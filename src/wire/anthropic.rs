@@ -63,11 +63,7 @@ pub fn read_event(event: &[u8], data: &[u8]) -> Meaning {
     if data.is_empty() {
         return Meaning::of(Kind::Lifecycle);
     }
-    let parsed = if data[0] == b'{' {
-        serde_json::from_slice::<Event<'_>>(data).ok()
-    } else {
-        None
-    };
+    let parsed = if data[0] == b'{' { serde_json::from_slice::<Event<'_>>(data).ok() } else { None };
     match parsed {
         Some(parsed) => parsed.meaning(event, data),
         None if event == b"error" => Meaning::fault(UpstreamFault::of_text(data, OVERLOADED)),
@@ -78,50 +74,24 @@ pub fn read_event(event: &[u8], data: &[u8]) -> Meaning {
 impl Event<'_> {
     fn meaning(&self, event: &[u8], data: &[u8]) -> Meaning {
         let kind = self.kind.map_or(event, |kind| tag(kind).as_bytes());
-        let usage = (self.usage)
-            .or_else(|| self.message.0.as_ref()?.usage)
-            .and_then(|raw| Usage::read(raw.get()));
+        let usage = (self.usage).or_else(|| self.message.0.as_ref()?.usage).and_then(|raw| Usage::read(raw.get()));
         if let Some(error) = self.error.filter(|error| is_fault(Some(error))) {
-            return Meaning {
-                usage,
-                ..Meaning::fault(UpstreamFault::read(error.get(), OVERLOADED))
-            };
+            return Meaning { usage, ..Meaning::fault(UpstreamFault::read(error.get(), OVERLOADED)) };
         }
         if kind == b"error" || event == b"error" {
             // The whole event is the error object.
             let fault = UpstreamFault::read(&String::from_utf8_lossy(data), OVERLOADED);
-            return Meaning {
-                usage,
-                ..Meaning::fault(fault)
-            };
+            return Meaning { usage, ..Meaning::fault(fault) };
         }
-        Meaning {
-            kind: self.kind(kind),
-            usage,
-            error: None,
-        }
+        Meaning { kind: self.kind(kind), usage, error: None }
     }
 
     fn kind(&self, kind: &[u8]) -> Kind {
         match kind {
             b"content_block_delta" => self.delta.0.as_ref().map_or(Kind::Other, Delta::kind),
-            b"content_block_start" => self
-                .content_block
-                .0
-                .as_ref()
-                .map_or(Kind::Other, Block::kind),
-            b"message_delta"
-                if self
-                    .delta
-                    .0
-                    .as_ref()
-                    .is_some_and(|delta| delta.stop_reason.0) =>
-            {
-                Kind::Finish
-            }
-            b"message_start" | b"message_delta" | b"content_block_stop" | b"ping" => {
-                Kind::Lifecycle
-            }
+            b"content_block_start" => self.content_block.0.as_ref().map_or(Kind::Other, Block::kind),
+            b"message_delta" if self.delta.0.as_ref().is_some_and(|delta| delta.stop_reason.0) => Kind::Finish,
+            b"message_start" | b"message_delta" | b"content_block_stop" | b"ping" => Kind::Lifecycle,
             b"message_stop" => Kind::End,
             _ => Kind::Other,
         }
@@ -140,18 +110,8 @@ impl Block<'_> {
 
 impl Delta {
     fn kind(&self) -> Kind {
-        let parts = [
-            self.text,
-            self.thinking,
-            self.partial_json,
-            self.signature,
-            self.citation,
-        ];
-        if parts.iter().any(|part| part.0) {
-            Kind::Content
-        } else {
-            Kind::Lifecycle
-        }
+        let parts = [self.text, self.thinking, self.partial_json, self.signature, self.citation];
+        if parts.iter().any(|part| part.0) { Kind::Content } else { Kind::Lifecycle }
     }
 }
 
@@ -188,17 +148,9 @@ fn error_type(status: u16) -> &'static str {
 
 /// `{"type":"error","error":{"type","message"}}`, with `request_id` if there is one. This dialect has no codes.
 pub fn error_body(reject: &Reject, request_id: Option<&str>) -> Vec<u8> {
-    let error = ErrorObject {
-        kind: error_type(reject.status),
-        message: &reject.message,
-    };
+    let error = ErrorObject { kind: error_type(reject.status), message: &reject.message };
     // Strings alone: writing them into memory can't fail.
-    serde_json::to_vec(&ErrorBody {
-        kind: "error",
-        error,
-        request_id,
-    })
-    .unwrap_or_default()
+    serde_json::to_vec(&ErrorBody { kind: "error", error, request_id }).unwrap_or_default()
 }
 
 /// The event that ends a failed stream, whole. `message_stop` must not follow it.

@@ -49,16 +49,8 @@ impl Usage {
     pub fn read(json: &str) -> Option<Usage> {
         let Object(shape) = serde_json::from_str::<Object<UsageShape>>(json).ok()?;
         let shape = shape?;
-        let input_details = shape
-            .prompt_tokens_details
-            .0
-            .or(shape.input_tokens_details.0)
-            .unwrap_or_default();
-        let output_details = shape
-            .completion_tokens_details
-            .0
-            .or(shape.output_tokens_details.0)
-            .unwrap_or_default();
+        let input_details = shape.prompt_tokens_details.0.or(shape.input_tokens_details.0).unwrap_or_default();
+        let output_details = shape.completion_tokens_details.0.or(shape.output_tokens_details.0).unwrap_or_default();
         let usage = Usage {
             input: shape.prompt_tokens.0.or(shape.input_tokens.0),
             output: shape.completion_tokens.0.or(shape.output_tokens.0),
@@ -66,14 +58,8 @@ impl Usage {
                 .or(shape.cache_read_input_tokens.0)
                 .or(shape.prompt_cache_hit_tokens.0)
                 .or(shape.cached_tokens.0),
-            cache_creation_input: shape
-                .cache_creation_input_tokens
-                .0
-                .or(input_details.cache_creation_tokens.0),
-            reasoning_output: output_details
-                .reasoning_tokens
-                .0
-                .or(shape.reasoning_tokens.0),
+            cache_creation_input: shape.cache_creation_input_tokens.0.or(input_details.cache_creation_tokens.0),
+            reasoning_output: output_details.reasoning_tokens.0.or(shape.reasoning_tokens.0),
             total: shape.total_tokens.0,
         };
         (usage != Usage::default()).then_some(usage)
@@ -125,20 +111,12 @@ pub struct Meaning {
 impl Meaning {
     /// An event that says nothing but its kind.
     pub fn of(kind: Kind) -> Meaning {
-        Meaning {
-            kind,
-            usage: None,
-            error: None,
-        }
+        Meaning { kind, usage: None, error: None }
     }
 
     /// An event that reports a failure.
     pub fn fault(fault: UpstreamFault) -> Meaning {
-        Meaning {
-            kind: Kind::Error,
-            usage: None,
-            error: Some(fault),
-        }
+        Meaning { kind: Kind::Error, usage: None, error: Some(fault) }
     }
 }
 
@@ -238,22 +216,12 @@ impl UpstreamFault {
             let message = serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned());
             return UpstreamFault::new(None, None, message, overloaded);
         };
-        let label = |raw: Option<&RawValue>| {
-            raw.and_then(text)
-                .map(|text| bounded(&text, LABEL_BYTES_MAX).to_owned())
-        };
+        let label = |raw: Option<&RawValue>| raw.and_then(text).map(|text| bounded(&text, LABEL_BYTES_MAX).to_owned());
         let (code, kind) = (label(shape.code), label(shape.kind));
-        let message = shape
-            .message
-            .and_then(text)
-            .unwrap_or_default()
-            .into_owned();
+        let message = shape.message.and_then(text).unwrap_or_default().into_owned();
         let mut fault = UpstreamFault::new(code, kind, message, overloaded);
         let numbers = [shape.code, shape.status, shape.status_code];
-        let told = numbers
-            .into_iter()
-            .flatten()
-            .find_map(|raw| text(raw)?.parse::<u16>().ok());
+        let told = numbers.into_iter().flatten().find_map(|raw| text(raw)?.parse::<u16>().ok());
         let status = shape.status.and_then(text);
         if let Some(told) = told.filter(|told| (400..=599).contains(told)) {
             fault.status = told;
@@ -266,69 +234,27 @@ impl UpstreamFault {
 
     /// A failure told in plain text.
     pub fn of_text(words: &[u8], overloaded: u16) -> UpstreamFault {
-        UpstreamFault::new(
-            None,
-            None,
-            String::from_utf8_lossy(words).into_owned(),
-            overloaded,
-        )
+        UpstreamFault::new(None, None, String::from_utf8_lossy(words).into_owned(), overloaded)
     }
 
-    fn new(
-        code: Option<String>,
-        kind: Option<String>,
-        message: String,
-        overloaded: u16,
-    ) -> UpstreamFault {
+    fn new(code: Option<String>, kind: Option<String>, message: String, overloaded: u16) -> UpstreamFault {
         // The code is the finer one: a type of invalid_request_error often comes with a code that says more.
-        let known = [&code, &kind]
-            .into_iter()
-            .flatten()
-            .find_map(|label| status_of_label(label, overloaded));
-        let message = if message.len() > MESSAGE_BYTES_MAX {
-            bounded(&message, MESSAGE_BYTES_MAX).to_owned()
-        } else {
-            message
-        };
-        UpstreamFault {
-            status: known.unwrap_or(502),
-            code,
-            kind,
-            message,
-        }
+        let known = [&code, &kind].into_iter().flatten().find_map(|label| status_of_label(label, overloaded));
+        let message =
+            if message.len() > MESSAGE_BYTES_MAX { bounded(&message, MESSAGE_BYTES_MAX).to_owned() } else { message };
+        UpstreamFault { status: known.unwrap_or(502), code, kind, message }
     }
 }
 
 /// The status that a `code` or `type` stands for. Providers spell them in many ways; a part of the word decides.
 fn status_of_label(label: &str, overloaded: u16) -> Option<u16> {
-    let label: String = label
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
+    let label: String = label.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     let parts: [(&[&str], u16); 12] = [
         (&["overload"], overloaded),
-        (
-            &[
-                "ratelimit",
-                "quota",
-                "toomanyrequests",
-                "resourceexhausted",
-                "throttl",
-            ],
-            429,
-        ),
+        (&["ratelimit", "quota", "toomanyrequests", "resourceexhausted", "throttl"], 429),
         (&["unavailable"], 503),
         (&["timeout", "timedout", "deadline"], 504),
-        (
-            &[
-                "authentication",
-                "unauthorized",
-                "unauthenticated",
-                "apikey",
-            ],
-            401,
-        ),
+        (&["authentication", "unauthorized", "unauthenticated", "apikey"], 401),
         (&["billing", "insufficientbalance"], 402),
         (&["permission", "forbidden"], 403),
         (&["notfound"], 404),
@@ -337,10 +263,7 @@ fn status_of_label(label: &str, overloaded: u16) -> Option<u16> {
         (&["servererror", "apierror", "internal"], 502),
         (&["invalid", "badrequest"], 400),
     ];
-    parts
-        .into_iter()
-        .find(|(words, _)| words.iter().any(|word| label.contains(word)))
-        .map(|(_, status)| status)
+    parts.into_iter().find(|(words, _)| words.iter().any(|word| label.contains(word))).map(|(_, status)| status)
 }
 
 /// True if the value of an `error` field tells of a failure: not null, false, zero or empty.

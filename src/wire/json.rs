@@ -97,9 +97,7 @@ impl<'de> Deserialize<'de> for Present {
 pub(super) fn present(json: &str) -> bool {
     match json.as_bytes() {
         b"null" | b"\"\"" => false,
-        [b'[', inner @ .., b']'] | [b'{', inner @ .., b'}'] => {
-            !inner.iter().all(u8::is_ascii_whitespace)
-        }
+        [b'[', inner @ .., b']'] | [b'{', inner @ .., b'}'] => !inner.iter().all(u8::is_ascii_whitespace),
         _ => true,
     }
 }
@@ -117,9 +115,7 @@ pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
 /// The text of a string that is expected to be one of a few plain words. One with an escape reads as no known word.
 pub(super) fn tag(raw: &RawValue) -> &str {
     let json = raw.get();
-    json.strip_prefix('"')
-        .and_then(|json| json.strip_suffix('"'))
-        .unwrap_or("")
+    json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or("")
 }
 
 /// The longest start of `text` that takes at most `bytes_max` bytes.

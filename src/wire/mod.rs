@@ -5,8 +5,6 @@
 //! [`chat::Kind::Other`], or refused as a [`Reject`], and never panics. What to do about it is decided elsewhere.
 //!
 //! * [`http1`] reads and writes heads and bodies;
-//! * [`sse`] cuts an event stream into frames; [`chat`] says what a frame means, whatever its dialect;
-//!   [`openai`] and [`anthropic`] know the shapes.
 //! * [`request`] and [`multipart`] find the model in what a client sends, and patch it in place;
 //! * [`sse`] cuts an event stream into frames; [`chat`] says what a frame means, whatever its dialect, and [`openai`]
 //!   and [`anthropic`] know the shapes;

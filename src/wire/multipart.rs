@@ -46,9 +46,7 @@ pub enum FormError {
 impl fmt::Display for FormError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FormError::Duplicate => {
-                "The form names 'model' more than once; it is not clear which one counts."
-            }
+            FormError::Duplicate => "The form names 'model' more than once; it is not clear which one counts.",
             FormError::Model => "'model' must be a plain form field of at most 1 KiB of UTF-8.",
             FormError::Malformed => "The request body is not valid multipart/form-data.",
         })
@@ -61,9 +59,7 @@ impl From<FormError> for Reject {
     fn from(error: FormError) -> Reject {
         let message = error.to_string();
         match error {
-            FormError::Duplicate => {
-                Reject::client(400, "duplicate_field", message).with_param("model")
-            }
+            FormError::Duplicate => Reject::client(400, "duplicate_field", message).with_param("model"),
             FormError::Model => Reject::client(400, "invalid_type", message).with_param("model"),
             FormError::Malformed => Reject::client(400, "invalid_multipart", message),
         }
@@ -74,10 +70,7 @@ impl From<FormError> for Reject {
 /// (1 to 70 characters of RFC 2046's set, given once).
 pub fn boundary(content_type: &[u8]) -> Option<&[u8]> {
     let mut parameters = Parameters(content_type);
-    if !parameters
-        .first()
-        .eq_ignore_ascii_case(b"multipart/form-data")
-    {
+    if !parameters.first().eq_ignore_ascii_case(b"multipart/form-data") {
         return None;
     }
     let mut found = None;
@@ -87,9 +80,7 @@ pub fn boundary(content_type: &[u8]) -> Option<&[u8]> {
         }
     }
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
-    found.filter(|found| {
-        (1..=70).contains(&found.len()) && found.iter().all(allowed) && found.last() != Some(&b' ')
-    })
+    found.filter(|found| (1..=70).contains(&found.len()) && found.iter().all(allowed) && found.last() != Some(&b' '))
 }
 
 /// The parameters of a header value: `; name=value`, the value a token or quoted.
@@ -98,11 +89,7 @@ struct Parameters<'a>(&'a [u8]);
 impl<'a> Parameters<'a> {
     /// What stands before the parameters.
     fn first(&mut self) -> &'a [u8] {
-        let end = self
-            .0
-            .iter()
-            .position(|&byte| byte == b';')
-            .unwrap_or(self.0.len());
+        let end = self.0.iter().position(|&byte| byte == b';').unwrap_or(self.0.len());
         let (first, rest) = self.0.split_at(end);
         self.0 = rest;
         first.trim_ascii()
@@ -157,13 +144,7 @@ pub struct Finder {
 impl Finder {
     /// A finder for the boundary that [`boundary`] found.
     pub fn new(boundary: &[u8]) -> Finder {
-        Finder {
-            delimiter: [b"\r\n--", boundary].concat(),
-            at: 0,
-            inside: false,
-            searched: 0,
-            model: None,
-        }
+        Finder { delimiter: [b"\r\n--", boundary].concat(), at: 0, inside: false, searched: 0, model: None }
     }
 
     /// Looks at `body`, the form from its first byte as far as it has come. All of its whole parts are gone through, so
@@ -182,19 +163,10 @@ impl Finder {
             }
         };
         if let Some(range) = self.model.clone() {
-            let name = body
-                .get(range.clone())
-                .and_then(|name| std::str::from_utf8(name).ok());
-            return Ok(Found::Model {
-                name: name.ok_or(FormError::Model)?,
-                range,
-            });
+            let name = body.get(range.clone()).and_then(|name| std::str::from_utf8(name).ok());
+            return Ok(Found::Model { name: name.ok_or(FormError::Model)?, range });
         }
-        Ok(if ended {
-            Found::Absent
-        } else {
-            Found::NeedMore
-        })
+        Ok(if ended { Found::Absent } else { Found::NeedMore })
     }
 
     /// Reads one part, or skips what stands before the first.
@@ -221,10 +193,7 @@ impl Finder {
             return Ok(Part::End);
         }
         // Blanks may follow the delimiter on its line.
-        let blanks = rest
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t'))
-            .count();
+        let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         match rest[blanks..] {
             [b'\r', b'\n', ..] => {}
             [] | [b'\r'] if blanks < PART_HEAD_BYTES_MAX => return Ok(Part::Unfinished),
@@ -235,11 +204,7 @@ impl Finder {
         let head_start = self.at + blanks;
         let Some(head_len) = memmem::find(&body[head_start..], b"\r\n\r\n") else {
             let too_long = body.len() - head_start > PART_HEAD_BYTES_MAX;
-            return if too_long {
-                Err(FormError::Malformed)
-            } else {
-                Ok(Part::Unfinished)
-            };
+            return if too_long { Err(FormError::Malformed) } else { Ok(Part::Unfinished) };
         };
         if head_len > PART_HEAD_BYTES_MAX {
             return Err(FormError::Malformed);
@@ -248,10 +213,7 @@ impl Finder {
         let value = head_start + head_len + 4;
         // An empty value shares its line end with the head.
         let end = self.delimiter_from(body, value - 2);
-        if is_model
-            && end.unwrap_or(body.len().saturating_sub(self.delimiter.len()))
-                > value + MODEL_BYTES_MAX
-        {
+        if is_model && end.unwrap_or(body.len().saturating_sub(self.delimiter.len())) > value + MODEL_BYTES_MAX {
             return Err(FormError::Model);
         }
         let Some(end) = end else {
@@ -270,11 +232,7 @@ impl Finder {
     fn delimiter_from(&mut self, body: &[u8], from: usize) -> Option<usize> {
         let from = from.max(self.searched);
         let found = memmem::find(body.get(from..)?, &self.delimiter).map(|at| from + at);
-        self.searched = found.unwrap_or(
-            (body.len() + 1)
-                .saturating_sub(self.delimiter.len())
-                .max(from),
-        );
+        self.searched = found.unwrap_or((body.len() + 1).saturating_sub(self.delimiter.len()).max(from));
         found
     }
 }
@@ -297,10 +255,7 @@ fn names_model(head: &[u8]) -> Result<bool, FormError> {
         let Some(colon) = line.iter().position(|&byte| byte == b':') else {
             continue;
         };
-        if !line[..colon]
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"content-disposition")
-        {
+        if !line[..colon].trim_ascii().eq_ignore_ascii_case(b"content-disposition") {
             continue;
         }
         dispositions += 1;
@@ -312,8 +267,7 @@ fn names_model(head: &[u8]) -> Result<bool, FormError> {
                 names += 1;
                 is_model |= *unescape(value) == *b"model";
             }
-            file |=
-                name.eq_ignore_ascii_case(b"filename") || name.eq_ignore_ascii_case(b"filename*");
+            file |= name.eq_ignore_ascii_case(b"filename") || name.eq_ignore_ascii_case(b"filename*");
             if name.eq_ignore_ascii_case(b"name*") {
                 return Err(FormError::Malformed); // RFC 7578 §4.2 forbids it, and not all parsers ignore it.
             }
@@ -322,11 +276,7 @@ fn names_model(head: &[u8]) -> Result<bool, FormError> {
             return Err(FormError::Model);
         }
     }
-    if dispositions > 1 {
-        Err(FormError::Malformed)
-    } else {
-        Ok(is_model)
-    }
+    if dispositions > 1 { Err(FormError::Malformed) } else { Ok(is_model) }
 }
 
 /// Undoes `\x` in a quoted value.
@@ -337,11 +287,7 @@ fn unescape(value: &[u8]) -> Cow<'_, [u8]> {
     let mut plain = Vec::with_capacity(value.len());
     let mut bytes = value.iter();
     while let Some(&byte) = bytes.next() {
-        plain.push(if byte == b'\\' {
-            bytes.next().copied().unwrap_or(byte)
-        } else {
-            byte
-        });
+        plain.push(if byte == b'\\' { bytes.next().copied().unwrap_or(byte) } else { byte });
     }
     Cow::Owned(plain)
 }

@@ -127,12 +127,9 @@ impl<'a> Choices<'a> {
     fn add(&mut self, choice: Choice<'a>) {
         let says_content = |delta: &Object<Delta>| delta.0.as_ref().is_some_and(Delta::is_content);
         self.count += 1;
-        self.content |=
-            choice.text.0 || says_content(&choice.delta) || says_content(&choice.message);
+        self.content |= choice.text.0 || says_content(&choice.delta) || says_content(&choice.message);
         // Some hosts write "" or "null" for "not yet".
-        self.finish |= choice
-            .finish_reason
-            .is_some_and(|reason| !matches!(tag(reason), "" | "null"));
+        self.finish |= choice.finish_reason.is_some_and(|reason| !matches!(tag(reason), "" | "null"));
         self.usage = choice.usage.or(self.usage);
     }
 }
@@ -181,11 +178,7 @@ pub fn read_event(event: &[u8], data: &[u8]) -> Meaning {
     if data.is_empty() {
         return Meaning::of(Kind::Lifecycle);
     }
-    let parsed = if data[0] == b'{' {
-        serde_json::from_slice::<Event<'_>>(data).ok()
-    } else {
-        None
-    };
+    let parsed = if data[0] == b'{' { serde_json::from_slice::<Event<'_>>(data).ok() } else { None };
     match parsed {
         Some(parsed) => parsed.meaning(event, data),
         None if event == b"error" => Meaning::fault(UpstreamFault::of_text(data, OVERLOADED)),
@@ -196,33 +189,20 @@ pub fn read_event(event: &[u8], data: &[u8]) -> Meaning {
 impl Event<'_> {
     fn meaning(&self, event: &[u8], data: &[u8]) -> Meaning {
         if let Some(fault) = self.fault(event, data) {
-            return Meaning {
-                usage: self.usage(),
-                ..Meaning::fault(fault)
-            };
+            return Meaning { usage: self.usage(), ..Meaning::fault(fault) };
         }
-        Meaning {
-            kind: self.kind(),
-            usage: self.usage(),
-            error: None,
-        }
+        Meaning { kind: self.kind(), usage: self.usage(), error: None }
     }
 
     fn usage(&self) -> Option<Usage> {
         let response = self.response.0.as_ref().and_then(|response| response.usage);
-        [self.usage, self.choices.usage, response]
-            .into_iter()
-            .flatten()
-            .find_map(|raw| Usage::read(raw.get()))
+        [self.usage, self.choices.usage, response].into_iter().flatten().find_map(|raw| Usage::read(raw.get()))
     }
 
     fn fault(&self, event: &[u8], data: &[u8]) -> Option<UpstreamFault> {
         let kind = self.kind.map_or("", tag);
         let response = self.response.0.as_ref().and_then(|response| response.error);
-        let inner = [self.error, response]
-            .into_iter()
-            .find(|raw| is_fault(*raw))
-            .flatten();
+        let inner = [self.error, response].into_iter().find(|raw| is_fault(*raw)).flatten();
         if let Some(inner) = inner {
             return Some(UpstreamFault::read(inner.get(), OVERLOADED));
         }
@@ -230,12 +210,7 @@ impl Event<'_> {
             || matches!(kind, "error" | "response.failed")
             || self.object.is_some_and(|object| tag(object) == "error")
             || is_fault(self.error_code)
-            || self
-                .base_resp
-                .0
-                .as_ref()
-                .and_then(|resp| resp.status_code.0)
-                .is_some_and(|code| code != 0);
+            || self.base_resp.0.as_ref().and_then(|resp| resp.status_code.0).is_some_and(|code| code != 0);
         // The whole event is the error object.
         told.then(|| UpstreamFault::read(&String::from_utf8_lossy(data), OVERLOADED))
     }
@@ -253,9 +228,8 @@ impl Event<'_> {
         if let Some(kind) = self.kind {
             return self.typed(tag(kind));
         }
-        let chunk = self.object.is_some_and(|object| {
-            matches!(tag(object), "chat.completion.chunk" | "text_completion")
-        });
+        let chunk =
+            self.object.is_some_and(|object| matches!(tag(object), "chat.completion.chunk" | "text_completion"));
         match self.usage {
             Some(usage) if Usage::read(usage.get()).is_some() => Kind::Usage,
             // Azure opens with a chunk of filter results without a choice.
@@ -269,22 +243,10 @@ impl Event<'_> {
         match kind {
             "response.completed" | "response.incomplete" | "response.cancelled" => Kind::End,
             "transcript.text.done" | "speech.audio.done" => Kind::End,
-            "response.created"
-            | "response.queued"
-            | "response.in_progress"
-            | "ping"
-            | "keepalive" => Kind::Lifecycle,
-            "response.content_part.added" | "response.reasoning_summary_part.added" => {
-                Kind::Lifecycle
-            }
+            "response.created" | "response.queued" | "response.in_progress" | "ping" | "keepalive" => Kind::Lifecycle,
+            "response.content_part.added" | "response.reasoning_summary_part.added" => Kind::Lifecycle,
             // A tool call starts with its name; a message or reasoning starts empty.
-            "response.output_item.added" => match self
-                .item
-                .0
-                .as_ref()
-                .and_then(|item| item.kind)
-                .map_or("", tag)
-            {
+            "response.output_item.added" => match self.item.0.as_ref().and_then(|item| item.kind).map_or("", tag) {
                 "message" | "reasoning" => Kind::Lifecycle,
                 _ => Kind::Content,
             },
@@ -363,11 +325,7 @@ pub fn error_event(api: Api, reject: &Reject) -> Vec<u8> {
             param: reject.param,
             sequence_number: 0,
         };
-        super::sse::write_event(
-            &mut out,
-            Some("error"),
-            &serde_json::to_vec(&event).unwrap_or_default(),
-        );
+        super::sse::write_event(&mut out, Some("error"), &serde_json::to_vec(&event).unwrap_or_default());
     } else {
         super::sse::write_event(&mut out, None, &error_body(reject));
     }

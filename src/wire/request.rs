@@ -49,15 +49,16 @@ enum StreamOptions {
 }
 
 impl Scan<'_> {
+    /// The same, no longer bound to the body that was scanned.
+    pub fn into_owned(self) -> Scan<'static> {
+        let Scan { model, stream, stream_range, stream_options } = self;
+        let model = model.map(|Model { name, range }| Model { name: Cow::Owned(name.into_owned()), range });
+        Scan { model, stream, stream_range, stream_options }
+    }
+
     /// True if the client itself asked for the extra chunk with usage.
     pub fn asked_for_usage(&self) -> bool {
-        matches!(
-            self.stream_options,
-            StreamOptions::Object {
-                include_usage: Some((true, _)),
-                ..
-            }
-        )
+        matches!(self.stream_options, StreamOptions::Object { include_usage: Some((true, _)), .. })
     }
 }
 
@@ -82,15 +83,10 @@ impl fmt::Display for ScanError {
             ScanError::Syntax(what) => write!(f, "The request body is not valid JSON: {what}."),
             ScanError::NotAnObject => f.write_str("The request body must be a JSON object."),
             ScanError::Duplicate(field) => {
-                write!(
-                    f,
-                    "The request names '{field}' more than once; it is not clear which one counts."
-                )
+                write!(f, "The request names '{field}' more than once; it is not clear which one counts.")
             }
             ScanError::ModelType => f.write_str("'model' must be a string."),
-            ScanError::ModelEncoding => {
-                f.write_str("'model' in the query is not valid percent-encoded UTF-8.")
-            }
+            ScanError::ModelEncoding => f.write_str("'model' in the query is not valid percent-encoded UTF-8."),
         }
     }
 }
@@ -118,15 +114,10 @@ impl From<ScanError> for Reject {
 /// # Errors
 /// What is not exactly one JSON object, names a deciding field twice, or has a `model` that is no string.
 pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
-    if body
-        .trim_ascii_start()
-        .first()
-        .is_some_and(|&first| first != b'{')
-    {
+    if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
         return Err(ScanError::NotAnObject);
     }
-    let fields: Fields<'_> =
-        serde_json::from_slice(body).map_err(|error| ScanError::Syntax(error.to_string()))?;
+    let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| ScanError::Syntax(error.to_string()))?;
     if let Some(duplicate) = fields.duplicate {
         return Err(ScanError::Duplicate(duplicate));
     }
@@ -134,10 +125,7 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
         None => None,
         Some(raw) if raw.get().starts_with('"') => {
             let name = text(raw).ok_or(ScanError::ModelType)?;
-            Some(Model {
-                name,
-                range: range_in(body, raw),
-            })
+            Some(Model { name, range: range_in(body, raw) })
         }
         Some(_) => return Err(ScanError::ModelType),
     };
@@ -156,28 +144,17 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
 }
 
 fn read_stream_options(body: &[u8], raw: &RawValue) -> Result<StreamOptions, ScanError> {
-    let fields: Fields<'_> =
-        serde_json::from_str(raw.get()).map_err(|error| ScanError::Syntax(error.to_string()))?;
+    let fields: Fields<'_> = serde_json::from_str(raw.get()).map_err(|error| ScanError::Syntax(error.to_string()))?;
     if fields.include_usage_twice {
         return Err(ScanError::Duplicate("stream_options.include_usage"));
     }
-    let include_usage = fields
-        .include_usage
-        .map(|raw| (raw.get() == "true", range_in(body, raw)));
-    Ok(StreamOptions::Object {
-        range: range_in(body, raw),
-        empty: fields.count == 0,
-        include_usage,
-    })
+    let include_usage = fields.include_usage.map(|raw| (raw.get() == "true", range_in(body, raw)));
+    Ok(StreamOptions::Object { range: range_in(body, raw), empty: fields.count == 0, include_usage })
 }
 
 /// Where a value borrowed from `body` lies in it.
 fn range_in(body: &[u8], raw: &RawValue) -> Range<usize> {
-    let start = raw
-        .get()
-        .as_ptr()
-        .addr()
-        .saturating_sub(body.as_ptr().addr());
+    let start = raw.get().as_ptr().addr().saturating_sub(body.as_ptr().addr());
     start..start + raw.get().len()
 }
 
@@ -299,9 +276,7 @@ impl Patches {
 
     /// Length of the patched body.
     pub fn len_after(&self, body_len: usize) -> usize {
-        self.iter().fold(body_len, |len, patch| {
-            len - patch.range.len() + patch.bytes.len()
-        })
+        self.iter().fold(body_len, |len, patch| len - patch.range.len() + patch.bytes.len())
     }
 
     /// The patched body in pieces, none of them empty. `body` must be the one that was scanned.
@@ -319,15 +294,7 @@ impl Patches {
 
     /// A single one: `value` in place of `range`.
     pub fn one(range: Range<usize>, value: Vec<u8>) -> Patches {
-        Patches {
-            list: [
-                Some(Patch {
-                    range,
-                    bytes: Cow::Owned(value),
-                }),
-                None,
-            ],
-        }
+        Patches { list: [Some(Patch { range, bytes: Cow::Owned(value) }), None] }
     }
 }
 
@@ -339,18 +306,11 @@ pub fn rewrite(scan: &Scan<'_>, model: Option<&str>, include_usage: bool) -> Pat
     let model = match (&scan.model, model) {
         (Some(old), Some(new)) if old.name != new => {
             let name = serde_json::to_vec(new).unwrap_or_default(); // A string is always written.
-            Some(Patch {
-                range: old.range.clone(),
-                bytes: Cow::Owned(name),
-            })
+            Some(Patch { range: old.range.clone(), bytes: Cow::Owned(name) })
         }
         _ => None,
     };
-    let usage = if include_usage && scan.stream {
-        ask_for_usage(scan)
-    } else {
-        None
-    };
+    let usage = if include_usage && scan.stream { ask_for_usage(scan) } else { None };
     let mut list = [model, usage];
     // An absent patch sorts first, which is as good as last.
     list.sort_by_key(|patch| patch.as_ref().map(|patch| patch.range.start));
@@ -358,41 +318,18 @@ pub fn rewrite(scan: &Scan<'_>, model: Option<&str>, include_usage: bool) -> Pat
 }
 
 fn ask_for_usage(scan: &Scan<'_>) -> Option<Patch> {
-    let patch = |range: Range<usize>, text: &'static str| {
-        Some(Patch {
-            range,
-            bytes: Cow::Borrowed(text.as_bytes()),
-        })
-    };
+    let patch = |range: Range<usize>, text: &'static str| Some(Patch { range, bytes: Cow::Borrowed(text.as_bytes()) });
     match &scan.stream_options {
         StreamOptions::Absent => {
             let end = scan.stream_range.end;
             patch(end..end, r#","stream_options":{"include_usage":true}"#)
         }
         StreamOptions::Null(range) => patch(range.clone(), r#"{"include_usage":true}"#),
-        StreamOptions::Object {
-            include_usage: Some((true, _)),
-            ..
-        }
-        | StreamOptions::Odd => None,
-        StreamOptions::Object {
-            include_usage: Some((false, range)),
-            ..
-        } => patch(range.clone(), "true"),
-        StreamOptions::Object {
-            range,
-            empty,
-            include_usage: None,
-        } => {
+        StreamOptions::Object { include_usage: Some((true, _)), .. } | StreamOptions::Odd => None,
+        StreamOptions::Object { include_usage: Some((false, range)), .. } => patch(range.clone(), "true"),
+        StreamOptions::Object { range, empty, include_usage: None } => {
             let inside = range.start + 1;
-            patch(
-                inside..inside,
-                if *empty {
-                    r#""include_usage":true"#
-                } else {
-                    r#""include_usage":true,"#
-                },
-            )
+            patch(inside..inside, if *empty { r#""include_usage":true"# } else { r#""include_usage":true,"# })
         }
     }
 }
@@ -414,6 +351,32 @@ pub fn query_model(query: &str) -> Result<Option<Cow<'_, str>>, ScanError> {
         }
     }
     Ok(model)
+}
+
+/// The query with `name` as the value of its `model`, every other byte as it came.
+pub fn rename_in_query(query: &str, name: &str) -> String {
+    let mut renamed = String::with_capacity(query.len() + name.len());
+    for (at, pair) in query.split('&').enumerate() {
+        if at > 0 {
+            renamed.push('&');
+        }
+        match pair.split_once('=') {
+            Some((key, _)) if percent_decode(key).as_deref() == Some("model") => {
+                renamed.push_str(key);
+                renamed.push('=');
+                for byte in name.bytes() {
+                    // RFC 3986 §2.3: the unreserved characters stand for themselves.
+                    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                        renamed.push(char::from(byte));
+                    } else {
+                        renamed.push_str(&format!("%{byte:02X}"));
+                    }
+                }
+            }
+            _ => renamed.push_str(pair),
+        }
+    }
+    renamed
 }
 
 fn percent_decode(text: &str) -> Option<Cow<'_, str>> {

@@ -84,13 +84,7 @@ struct Pass {
 impl Framer {
     /// A framer at the start of a stream.
     pub fn new() -> Framer {
-        Framer {
-            scanned: 0,
-            line: 0,
-            fields: Fields::default(),
-            first: true,
-            pass: None,
-        }
+        Framer { scanned: 0, line: 0, fields: Fields::default(), first: true, pass: None }
     }
 
     /// The frame at the start of `buf`; `None` if its end has not come yet.
@@ -145,22 +139,13 @@ impl Framer {
             let end = at + found;
             if state.line_empty && found == 0 {
                 let crlf = buf[end..].starts_with(b"\r\n");
-                return Passed {
-                    len: end + 1 + usize::from(crlf),
-                    ended: true,
-                };
+                return Passed { len: end + 1 + usize::from(crlf), ended: true };
             }
-            state = Pass {
-                line_empty: true,
-                after_cr: buf[end] == b'\r',
-            };
+            state = Pass { line_empty: true, after_cr: buf[end] == b'\r' };
             at = end + 1;
         }
         self.pass = Some(state);
-        Passed {
-            len: buf.len(),
-            ended: false,
-        }
+        Passed { len: buf.len(), ended: false }
     }
 
     /// True while an event passes in pieces.
@@ -187,37 +172,21 @@ impl Framer {
 
     /// Length of the byte order mark at the start of the buffer.
     fn mark(&self, buf: &[u8]) -> usize {
-        if self.first && buf.starts_with(BOM) {
-            BOM.len()
-        } else {
-            0
-        }
+        if self.first && buf.starts_with(BOM) { BOM.len() } else { 0 }
     }
 
     fn complete<'a>(&mut self, raw: &'a [u8]) -> Frame<'a> {
-        let Fields {
-            event,
-            data,
-            data_lines,
-        } = self.fields;
+        let Fields { event, data, data_lines } = self.fields;
         let data = match data_lines {
             0 | 1 => Cow::Borrowed(&raw[data.0..data.1]),
             _ => Cow::Owned(join_data(raw, self.mark(raw))),
         };
         self.reset();
-        Frame {
-            len: raw.len(),
-            event: &raw[event.0..event.1],
-            data,
-            has_data: data_lines > 0,
-        }
+        Frame { len: raw.len(), event: &raw[event.0..event.1], data, has_data: data_lines > 0 }
     }
 
     fn reset(&mut self) {
-        *self = Framer {
-            first: false,
-            ..Framer::new()
-        };
+        *self = Framer { first: false, ..Framer::new() };
     }
 }
 
@@ -278,10 +247,7 @@ fn join_data(raw: &[u8], skip: usize) -> Vec<u8> {
 /// Appends one event with LF line ends: a `data` field for each line of `data`, and the blank line.
 pub fn write_event(out: &mut Vec<u8>, event: Option<&str>, data: &[u8]) {
     if let Some(event) = event {
-        debug_assert!(
-            memchr2(b'\r', b'\n', event.as_bytes()).is_none(),
-            "an event name is one line"
-        );
+        debug_assert!(memchr2(b'\r', b'\n', event.as_bytes()).is_none(), "an event name is one line");
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(event.as_bytes());
         out.push(b'\n');

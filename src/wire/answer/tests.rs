@@ -16,20 +16,10 @@ fn read(dialect: Dialect, body: &[u8]) -> Answer {
         scan.finish()
     };
     for cut in 0..=body.len().min(600) {
-        assert_eq!(
-            pieces(&[cut]),
-            whole,
-            "cut at {cut} of {:?}",
-            String::from_utf8_lossy(body)
-        );
+        assert_eq!(pieces(&[cut]), whole, "cut at {cut} of {:?}", String::from_utf8_lossy(body));
     }
     let every: Vec<usize> = (0..=body.len()).collect();
-    assert_eq!(
-        pieces(&every),
-        whole,
-        "byte by byte: {:?}",
-        String::from_utf8_lossy(body)
-    );
+    assert_eq!(pieces(&every), whole, "byte by byte: {:?}", String::from_utf8_lossy(body));
     whole
 }
 
@@ -41,11 +31,7 @@ fn usage_is_found_wherever_it_stands() {
             r#"{"id":"x","choices":[{"message":{"content":"\"usage\":{}"}}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#,
             Some((5, 2)),
         ),
-        (
-            "at the start",
-            r#"{"usage":{"prompt_tokens":5,"completion_tokens":2},"choices":[]}"#,
-            Some((5, 2)),
-        ),
+        ("at the start", r#"{"usage":{"prompt_tokens":5,"completion_tokens":2},"choices":[]}"#, Some((5, 2))),
         (
             "with blanks",
             "{ \"usage\" :\n { \"prompt_tokens\" : 5 , \"completion_tokens\" : 2 } , \"a\" : 1 }\n",
@@ -67,31 +53,15 @@ fn usage_is_found_wherever_it_stands() {
             Some((5, 2)),
         ),
         ("null", r#"{"usage":null}"#, None),
-        (
-            "deeper only",
-            r#"{"a":{"usage":{"prompt_tokens":5,"completion_tokens":2}}}"#,
-            None,
-        ),
-        (
-            "in an array",
-            r#"[{"usage":{"prompt_tokens":5,"completion_tokens":2}}]"#,
-            None,
-        ),
-        (
-            "a value, not a key",
-            r#"{"a":"usage","b":{"prompt_tokens":5,"completion_tokens":2}}"#,
-            None,
-        ),
+        ("deeper only", r#"{"a":{"usage":{"prompt_tokens":5,"completion_tokens":2}}}"#, None),
+        ("in an array", r#"[{"usage":{"prompt_tokens":5,"completion_tokens":2}}]"#, None),
+        ("a value, not a key", r#"{"a":"usage","b":{"prompt_tokens":5,"completion_tokens":2}}"#, None),
         (
             "a longer key",
             r#"{"usages":{"prompt_tokens":5,"completion_tokens":2},"usage_too":{"prompt_tokens":1}}"#,
             None,
         ),
-        (
-            "an escaped key",
-            r#"{"usa\u0067e":{"prompt_tokens":5},"usage\"":{"prompt_tokens":5}}"#,
-            None,
-        ),
+        ("an escaped key", r#"{"usa\u0067e":{"prompt_tokens":5},"usage\"":{"prompt_tokens":5}}"#, None),
         (
             "twice: the last",
             r#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{"prompt_tokens":5,"completion_tokens":2}}"#,
@@ -99,26 +69,15 @@ fn usage_is_found_wherever_it_stands() {
         ),
     ] {
         let answer = read(Dialect::OpenAi, body.as_bytes());
-        let found = answer
-            .usage
-            .map(|usage| (usage.input.unwrap_or(0), usage.output.unwrap_or(0)));
-        assert_eq!(
-            (found, answer.error, answer.well_formed),
-            (expected, None, true),
-            "{name}"
-        );
+        let found = answer.usage.map(|usage| (usage.input.unwrap_or(0), usage.output.unwrap_or(0)));
+        assert_eq!((found, answer.error, answer.well_formed), (expected, None, true), "{name}");
     }
 }
 
 #[test]
 fn an_error_counts_unless_there_is_an_answer() {
     for (name, dialect, body, status) in [
-        (
-            "OpenAI",
-            Dialect::OpenAi,
-            r#"{"error":{"message":"m","type":"rate_limit_exceeded","code":null}}"#,
-            Some(429),
-        ),
+        ("OpenAI", Dialect::OpenAi, r#"{"error":{"message":"m","type":"rate_limit_exceeded","code":null}}"#, Some(429)),
         (
             "Anthropic",
             Dialect::Anthropic,
@@ -126,55 +85,20 @@ fn an_error_counts_unless_there_is_an_answer() {
             Some(529),
         ),
         ("a text", Dialect::OpenAi, r#"{"error":"m"}"#, Some(502)),
-        (
-            "numeric code",
-            Dialect::OpenAi,
-            r#"{"error":{"code":404,"message":"m"},"user_id":"u"}"#,
-            Some(404),
-        ),
-        (
-            "empty choices",
-            Dialect::OpenAi,
-            r#"{"choices":[ ],"error":{"code":503,"message":"m"}}"#,
-            Some(503),
-        ),
+        ("numeric code", Dialect::OpenAi, r#"{"error":{"code":404,"message":"m"},"user_id":"u"}"#, Some(404)),
+        ("empty choices", Dialect::OpenAi, r#"{"choices":[ ],"error":{"code":503,"message":"m"}}"#, Some(503)),
         (
             "choices null",
             Dialect::OpenAi,
             r#"{"choices":null,"output": "","content":{},"error":{"code":503,"message":"m"}}"#,
             Some(503),
         ),
-        (
-            "an answer before",
-            Dialect::OpenAi,
-            r#"{"choices":[{"message":{}}],"error":{"code":503}}"#,
-            None,
-        ),
-        (
-            "an answer behind",
-            Dialect::OpenAi,
-            r#"{"error":{"code":503},"data":[1]}"#,
-            None,
-        ),
-        (
-            "content",
-            Dialect::Anthropic,
-            r#"{"content":[{"type":"text","text":""}],"error":{"type":"x"}}"#,
-            None,
-        ),
-        (
-            "null",
-            Dialect::OpenAi,
-            r#"{"error":null,"output":[]}"#,
-            None,
-        ),
+        ("an answer before", Dialect::OpenAi, r#"{"choices":[{"message":{}}],"error":{"code":503}}"#, None),
+        ("an answer behind", Dialect::OpenAi, r#"{"error":{"code":503},"data":[1]}"#, None),
+        ("content", Dialect::Anthropic, r#"{"content":[{"type":"text","text":""}],"error":{"type":"x"}}"#, None),
+        ("null", Dialect::OpenAi, r#"{"error":null,"output":[]}"#, None),
         ("false", Dialect::OpenAi, r#"{"error":false}"#, None),
-        (
-            "deeper",
-            Dialect::OpenAi,
-            r#"{"a":[{"error":{"code":503}}]}"#,
-            None,
-        ),
+        ("deeper", Dialect::OpenAi, r#"{"a":[{"error":{"code":503}}]}"#, None),
     ] {
         let answer = read(dialect, body.as_bytes());
         assert_eq!(answer.error.map(|fault| fault.status), status, "{name}");
@@ -207,11 +131,7 @@ fn a_body_is_well_formed_if_it_is_one_whole_value() {
         ("<html>", false),
         ("\u{feff}{}", false),
     ] {
-        assert_eq!(
-            read(Dialect::OpenAi, body.as_bytes()).well_formed,
-            well_formed,
-            "{body:?}"
-        );
+        assert_eq!(read(Dialect::OpenAi, body.as_bytes()).well_formed, well_formed, "{body:?}");
     }
 }
 
@@ -228,35 +148,16 @@ fn values_that_are_too_long_are_skipped_and_memory_stays_bounded() {
         assert!(scan.start.bytes.len() <= 4);
     }
     let answer = scan.finish();
-    assert_eq!(
-        (
-            answer.usage.and_then(|usage| usage.input),
-            answer.error,
-            answer.well_formed
-        ),
-        (Some(5), None, true)
-    );
+    assert_eq!((answer.usage.and_then(|usage| usage.input), answer.error, answer.well_formed), (Some(5), None, true));
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Answer::read(Dialect::OpenAi, deep.as_bytes()).well_formed);
 }
 
 #[test]
 fn a_body_cut_short_reports_what_it_had() {
-    let answer = read(
-        Dialect::OpenAi,
-        br#"{"usage":{"prompt_tokens":5},"choices":[{"#,
-    );
-    assert_eq!(
-        (
-            answer.usage.and_then(|usage| usage.input),
-            answer.well_formed
-        ),
-        (Some(5), false)
-    );
-    let answer = read(
-        Dialect::OpenAi,
-        br#"{"choices":[],"usage":{"prompt_tokens":5"#,
-    );
+    let answer = read(Dialect::OpenAi, br#"{"usage":{"prompt_tokens":5},"choices":[{"#);
+    assert_eq!((answer.usage.and_then(|usage| usage.input), answer.well_formed), (Some(5), false));
+    let answer = read(Dialect::OpenAi, br#"{"choices":[],"usage":{"prompt_tokens":5"#);
     assert_eq!((answer.usage, answer.well_formed), (None, false));
 }
 
@@ -268,15 +169,10 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
         "[a-z\"\\\\{}\\[\\],:é\n]{0,8}".prop_map(Into::into),
     ];
     leaf.prop_recursive(3, 16, 4, |inner| {
-        let keys = prop_oneof![
-            Just("usage".to_owned()),
-            Just("error".to_owned()),
-            "[a-z\"\\\\]{0,9}"
-        ];
+        let keys = prop_oneof![Just("usage".to_owned()), Just("error".to_owned()), "[a-z\"\\\\]{0,9}"];
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-            prop::collection::btree_map(keys, inner, 0..4)
-                .prop_map(|map| map.into_iter().collect()),
+            prop::collection::btree_map(keys, inner, 0..4).prop_map(|map| map.into_iter().collect()),
         ]
     })
 }

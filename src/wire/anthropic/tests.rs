@@ -57,8 +57,8 @@ fn a_whole_stream_reads_event_by_event() {
     assert_eq!(
         kinds,
         [
-            Lifecycle, Lifecycle, Lifecycle, Content, Content, Lifecycle, Lifecycle, Content,
-            Content, Lifecycle, Content, Finish, End
+            Lifecycle, Lifecycle, Lifecycle, Content, Content, Lifecycle, Lifecycle, Content, Content, Lifecycle,
+            Content, Finish, End
         ]
     );
     let expected = Usage {
@@ -76,26 +76,10 @@ fn odd_events_are_taken_as_they_are() {
     use Kind::*;
     for (event, data, kind) in [
         ("content_block_delta", r#"{"delta":{"text":"x"}}"#, Content),
-        (
-            "",
-            r#"{"type":"content_block_delta","delta":{"text":"x"}}"#,
-            Content,
-        ),
-        (
-            "content_block_start",
-            r#"{"content_block":{"type":"text","text":"x"}}"#,
-            Content,
-        ),
-        (
-            "content_block_start",
-            r#"{"content_block":{"type":"redacted_thinking","data":"AA"}}"#,
-            Content,
-        ),
-        (
-            "message_delta",
-            r#"{"delta":{"stop_reason":null}}"#,
-            Lifecycle,
-        ),
+        ("", r#"{"type":"content_block_delta","delta":{"text":"x"}}"#, Content),
+        ("content_block_start", r#"{"content_block":{"type":"text","text":"x"}}"#, Content),
+        ("content_block_start", r#"{"content_block":{"type":"redacted_thinking","data":"AA"}}"#, Content),
+        ("message_delta", r#"{"delta":{"stop_reason":null}}"#, Lifecycle),
         ("message_delta", r#"{"delta":"x"}"#, Lifecycle),
         ("content_block_delta", r#"{"delta":7}"#, Other),
         ("brand_new", r#"{"type":"brand_new"}"#, Other),
@@ -104,63 +88,25 @@ fn odd_events_are_taken_as_they_are() {
         ("ping", "no JSON", Other),
         ("x", "{\"type\":\"ping\"", Other),
     ] {
-        assert_eq!(
-            read_event(event.as_bytes(), data.as_bytes()),
-            Meaning::of(kind),
-            "{event} {data}"
-        );
+        assert_eq!(read_event(event.as_bytes(), data.as_bytes()), Meaning::of(kind), "{event} {data}");
     }
 }
 
 #[test]
 fn an_error_event_has_the_status_it_would_have_had() {
     for (event, data, status, message) in [
-        (
-            "error",
-            r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
-            529,
-            "Overloaded",
-        ),
-        (
-            "error",
-            r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"}}"#,
-            429,
-            "m",
-        ),
-        (
-            "error",
-            r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#,
-            502,
-            "m",
-        ),
-        (
-            "error",
-            r#"{"type":"error","error":{"type":"not_found_error","message":"m"}}"#,
-            404,
-            "m",
-        ),
-        (
-            "error",
-            r#"{"type":"error","error":{"type":"request_too_large","message":"m"}}"#,
-            413,
-            "m",
-        ),
-        (
-            "",
-            r#"{"error":{"type":"invalid_request_error","message":"m"}}"#,
-            400,
-            "m",
-        ),
+        ("error", r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, 529, "Overloaded"),
+        ("error", r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"}}"#, 429, "m"),
+        ("error", r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#, 502, "m"),
+        ("error", r#"{"type":"error","error":{"type":"not_found_error","message":"m"}}"#, 404, "m"),
+        ("error", r#"{"type":"error","error":{"type":"request_too_large","message":"m"}}"#, 413, "m"),
+        ("", r#"{"error":{"type":"invalid_request_error","message":"m"}}"#, 400, "m"),
         ("error", r#"{"message":"m"}"#, 502, "m"),
         ("error", "m", 502, "m"),
     ] {
         let meaning = read_event(event.as_bytes(), data.as_bytes());
         let fault = meaning.error.expect(data);
-        assert_eq!(
-            (meaning.kind, fault.status, fault.message.as_str()),
-            (Kind::Error, status, message),
-            "{data}"
-        );
+        assert_eq!((meaning.kind, fault.status, fault.message.as_str()), (Kind::Error, status, message), "{data}");
     }
 }
 
@@ -169,15 +115,9 @@ fn our_errors_have_the_dialects_shape() {
     let reject = Reject::client(404, "model_not_found", "no model x");
     let body = r#"{"type":"error","error":{"type":"not_found_error","message":"no model x"}}"#;
     assert_eq!(String::from_utf8(error_body(&reject, None)).unwrap(), body);
-    assert_eq!(
-        String::from_utf8(error_event(&reject)).unwrap(),
-        format!("event: error\ndata: {body}\n\n")
-    );
+    assert_eq!(String::from_utf8(error_event(&reject)).unwrap(), format!("event: error\ndata: {body}\n\n"));
     let with_id = String::from_utf8(error_body(&reject, Some("req_1"))).unwrap();
-    assert_eq!(
-        with_id,
-        body.replace("x\"}}", "x\"},\"request_id\":\"req_1\"}")
-    );
+    assert_eq!(with_id, body.replace("x\"}}", "x\"},\"request_id\":\"req_1\"}"));
     for (status, kind) in [
         (400, "invalid_request_error"),
         (401, "authentication_error"),

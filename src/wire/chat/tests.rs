@@ -24,11 +24,7 @@ fn usage_reads_in_every_known_shape() {
         (
             "details null",
             r#"{"prompt_tokens":9,"completion_tokens":0,"prompt_tokens_details":null}"#,
-            Some(Usage {
-                input: Some(9),
-                output: Some(0),
-                ..none
-            }),
+            Some(Usage { input: Some(9), output: Some(0), ..none }),
         ),
         (
             "responses",
@@ -45,12 +41,7 @@ fn usage_reads_in_every_known_shape() {
         (
             "DeepSeek",
             r#"{"prompt_tokens":9,"completion_tokens":4,"prompt_cache_hit_tokens":8,"prompt_cache_miss_tokens":1}"#,
-            Some(Usage {
-                input: Some(9),
-                output: Some(4),
-                cached_input: Some(8),
-                ..none
-            }),
+            Some(Usage { input: Some(9), output: Some(4), cached_input: Some(8), ..none }),
         ),
         (
             "Anthropic",
@@ -66,18 +57,12 @@ fn usage_reads_in_every_known_shape() {
         (
             "written as fractions",
             r#"{"prompt_tokens":9.0,"completion_tokens":1e400}"#,
-            Some(Usage {
-                input: Some(9),
-                ..none
-            }),
+            Some(Usage { input: Some(9), ..none }),
         ),
         (
             "nonsense in one place",
             r#"{"prompt_tokens":-1,"completion_tokens":"4","total_tokens":99999999999999999999999,"input_tokens":7}"#,
-            Some(Usage {
-                input: Some(7),
-                ..none
-            }),
+            Some(Usage { input: Some(7), ..none }),
         ),
     ] {
         assert_eq!(Usage::read(json), expected, "{name}");
@@ -86,32 +71,12 @@ fn usage_reads_in_every_known_shape() {
 
 #[test]
 fn later_usage_counts_but_a_zero_takes_nothing_back() {
-    let mut usage = Usage {
-        input: Some(10),
-        output: Some(1),
-        ..Usage::default()
-    };
-    usage.merge(Usage {
-        output: Some(15),
-        input: Some(0),
-        cached_input: Some(0),
-        ..Usage::default()
-    });
-    assert_eq!(
-        usage,
-        Usage {
-            input: Some(10),
-            output: Some(15),
-            cached_input: Some(0),
-            ..Usage::default()
-        }
-    );
+    let mut usage = Usage { input: Some(10), output: Some(1), ..Usage::default() };
+    usage.merge(Usage { output: Some(15), input: Some(0), cached_input: Some(0), ..Usage::default() });
+    assert_eq!(usage, Usage { input: Some(10), output: Some(15), cached_input: Some(0), ..Usage::default() });
     usage.merge(Usage::default());
     assert_eq!(usage.output, Some(15));
-    usage.merge(Usage {
-        output: Some(14),
-        ..Usage::default()
-    });
+    usage.merge(Usage { output: Some(14), ..Usage::default() });
     assert_eq!(usage.output, Some(14));
 }
 
@@ -119,33 +84,15 @@ fn later_usage_counts_but_a_zero_takes_nothing_back() {
 fn a_fault_gets_the_status_it_would_have_had() {
     for (json, status) in [
         (r#"{"message":"m","type":"server_error","code":null}"#, 502),
-        (
-            r#"{"message":"m","type":"requests","code":"rate_limit_exceeded"}"#,
-            429,
-        ),
-        (
-            r#"{"message":"m","type":"insufficient_quota","code":"insufficient_quota"}"#,
-            429,
-        ),
-        (
-            r#"{"message":"m","type":"invalid_request_error","code":"context_length_exceeded"}"#,
-            400,
-        ),
-        (
-            r#"{"message":"m","type":"invalid_request_error","code":"invalid_api_key"}"#,
-            401,
-        ),
-        (
-            r#"{"message":"m","type":"invalid_request_error","code":"model_not_found"}"#,
-            404,
-        ),
+        (r#"{"message":"m","type":"requests","code":"rate_limit_exceeded"}"#, 429),
+        (r#"{"message":"m","type":"insufficient_quota","code":"insufficient_quota"}"#, 429),
+        (r#"{"message":"m","type":"invalid_request_error","code":"context_length_exceeded"}"#, 400),
+        (r#"{"message":"m","type":"invalid_request_error","code":"invalid_api_key"}"#, 401),
+        (r#"{"message":"m","type":"invalid_request_error","code":"model_not_found"}"#, 404),
         (r#"{"message":"m","type":"overloaded_error"}"#, 529),
         (r#"{"message":"m","type":"authentication_error"}"#, 401),
         (r#"{"message":"m","type":"permission_error"}"#, 403),
-        (
-            r#"{"message":"m","type":"BadRequestError","code":400}"#,
-            400,
-        ),
+        (r#"{"message":"m","type":"BadRequestError","code":400}"#, 400),
         (r#"{"message":"m","code":429}"#, 429),
         (r#"{"message":"m","code":"503"}"#, 503),
         (r#"{"message":"m","code":1302}"#, 502),
@@ -165,26 +112,12 @@ fn a_fault_gets_the_status_it_would_have_had() {
 fn a_faults_texts_are_read_and_bounded() {
     let fault = UpstreamFault::read(r#"{"message":"a \"b\" \u4f60","type":"t","code":17}"#, 503);
     assert_eq!(
-        (
-            fault.message.as_str(),
-            fault.kind.as_deref(),
-            fault.code.as_deref()
-        ),
+        (fault.message.as_str(), fault.kind.as_deref(), fault.code.as_deref()),
         ("a \"b\" 你", Some("t"), Some("17"))
     );
-    let long = format!(
-        r#"{{"message":"{0}","type":"{0}","code":{{"a":1}}}}"#,
-        "é".repeat(3000)
-    );
+    let long = format!(r#"{{"message":"{0}","type":"{0}","code":{{"a":1}}}}"#, "é".repeat(3000));
     let fault = UpstreamFault::read(&long, 503);
-    assert_eq!(
-        (
-            fault.message.len(),
-            fault.kind.map(|kind| kind.len()),
-            fault.code
-        ),
-        (1024, Some(128), None)
-    );
+    assert_eq!((fault.message.len(), fault.kind.map(|kind| kind.len()), fault.code), (1024, Some(128), None));
     assert_eq!(UpstreamFault::read(r#""gone""#, 503).message, "gone");
     assert_eq!(UpstreamFault::of_text(b"x\xff", 503).message, "x\u{fffd}");
 }

@@ -62,10 +62,7 @@ impl Decoder {
                 trailers: Vec::new(),
             }),
         };
-        Decoder {
-            state,
-            fault_status,
-        }
+        Decoder { state, fault_status }
     }
 
     /// Takes bytes from the front of `buf`: the next unbroken run of content and the framing around it.
@@ -83,27 +80,13 @@ impl Decoder {
                 if done {
                     self.state = State::Done(Vec::new());
                 }
-                Ok(Piece {
-                    consumed: run,
-                    data: 0..run,
-                    done,
-                })
+                Ok(Piece { consumed: run, data: 0..run, done })
             }
-            State::UntilClose => Ok(Piece {
-                consumed: buf.len(),
-                data: 0..buf.len(),
-                done: false,
-            }),
-            State::Done(_) => Ok(Piece {
-                consumed: 0,
-                data: 0..0,
-                done: true,
-            }),
+            State::UntilClose => Ok(Piece { consumed: buf.len(), data: 0..buf.len(), done: false }),
+            State::Done(_) => Ok(Piece { consumed: 0, data: 0..0, done: true }),
             State::Chunked(chunked) => {
                 let status = self.fault_status;
-                let piece = chunked
-                    .decode(buf)
-                    .map_err(|fault| Malformed::new(status, fault.reason))?;
+                let piece = chunked.decode(buf).map_err(|fault| Malformed::new(status, fault.reason))?;
                 if piece.done {
                     self.state = State::Done(std::mem::take(&mut chunked.trailers));
                 }
@@ -138,10 +121,9 @@ impl Decoder {
                 self.state = State::Done(Vec::new());
                 Ok(())
             }
-            State::Length(_) | State::Chunked(_) => Err(Malformed::new(
-                self.fault_status,
-                "the body was cut off before its end (RFC 9112 §8)",
-            )),
+            State::Length(_) | State::Chunked(_) => {
+                Err(Malformed::new(self.fault_status, "the body was cut off before its end (RFC 9112 §8)"))
+            }
         }
     }
 
@@ -221,22 +203,13 @@ impl Chunked {
                 if !data.is_empty() {
                     break;
                 }
-                let run = usize::try_from(left)
-                    .unwrap_or(usize::MAX)
-                    .min(buf.len() - at);
+                let run = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len() - at);
                 data = at..at + run;
                 at += run;
                 let left = left - run as u64;
-                self.at = if left == 0 {
-                    At::DataCr
-                } else {
-                    At::Data { left }
-                };
+                self.at = if left == 0 { At::DataCr } else { At::Data { left } };
                 let paid = u32::try_from(run).unwrap_or(u32::MAX);
-                self.extension_budget = self
-                    .extension_budget
-                    .saturating_add(paid)
-                    .min(EXTENSION_BYTES_MAX);
+                self.extension_budget = self.extension_budget.saturating_add(paid).min(EXTENSION_BYTES_MAX);
                 continue;
             }
             match self.step(*byte) {
@@ -250,11 +223,7 @@ impl Chunked {
                 break;
             }
         }
-        Ok(Piece {
-            consumed: at,
-            data,
-            done: self.at == At::End,
-        })
+        Ok(Piece { consumed: at, data, done: self.at == At::End })
     }
 
     /// What comes after `byte`, which is not content.
@@ -263,60 +232,38 @@ impl Chunked {
         Ok(match (self.at, byte) {
             (At::Size { digits, size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 if digits == 16 {
-                    return Err(Malformed::bad(
-                        "a chunk size has more than 16 digits (RFC 9112 §7.1)",
-                    ));
+                    return Err(Malformed::bad("a chunk size has more than 16 digits (RFC 9112 §7.1)"));
                 }
-                let digit = if byte <= b'9' {
-                    byte - b'0'
-                } else {
-                    (byte | 0x20) - b'a' + 10
-                };
-                At::Size {
-                    digits: digits + 1,
-                    size: size << 4 | u64::from(digit),
-                }
+                let digit = if byte <= b'9' { byte - b'0' } else { (byte | 0x20) - b'a' + 10 };
+                At::Size { digits: digits + 1, size: size << 4 | u64::from(digit) }
             }
             (At::Size { digits: 1.., size }, b'\r') => At::SizeLf { size },
             (At::Size { digits: 1.., size }, b';' | b' ' | b'\t') => {
                 self.spend_extension_byte()?;
-                At::Extension {
-                    part: Extension::Before.then(byte)?,
-                    size,
-                }
+                At::Extension { part: Extension::Before.then(byte)?, size }
             }
             (At::Size { .. }, _) => {
-                return Err(Malformed::bad(
-                    "a chunk size is not hexadecimal (RFC 9112 §7.1)",
-                ));
+                return Err(Malformed::bad("a chunk size is not hexadecimal (RFC 9112 §7.1)"));
             }
             (At::Extension { part, size }, b'\r') => match part {
-                Extension::Name
-                | Extension::AfterName
-                | Extension::Token
-                | Extension::AfterQuoted => At::SizeLf { size },
+                Extension::Name | Extension::AfterName | Extension::Token | Extension::AfterQuoted => {
+                    At::SizeLf { size }
+                }
                 _ => return Err(BAD_EXTENSION),
             },
             (At::Extension { part, size }, _) => {
                 self.spend_extension_byte()?;
-                At::Extension {
-                    part: part.then(byte)?,
-                    size,
-                }
+                At::Extension { part: part.then(byte)?, size }
             }
             (At::SizeLf { size: 0 }, b'\n') => At::TrailerStart,
             (At::SizeLf { size }, b'\n') => At::Data { left: size },
             (At::SizeLf { .. }, _) => {
-                return Err(Malformed::bad(
-                    "a chunk size does not end in CRLF (RFC 9112 §7.1)",
-                ));
+                return Err(Malformed::bad("a chunk size does not end in CRLF (RFC 9112 §7.1)"));
             }
             (At::DataCr, b'\r') => At::DataLf,
             (At::DataLf, b'\n') => At::Size { digits: 0, size: 0 },
             (At::DataCr | At::DataLf, _) => {
-                return Err(Malformed::bad(
-                    "a chunk is not followed by CRLF (RFC 9112 §7.1)",
-                ));
+                return Err(Malformed::bad("a chunk is not followed by CRLF (RFC 9112 §7.1)"));
             }
             (At::TrailerStart, b'\r') => At::EndLf,
             (At::EndLf, b'\n') => {
@@ -325,9 +272,7 @@ impl Chunked {
             }
             (At::TrailerLf, b'\n') => self.keep_trailer_byte(byte, At::TrailerStart)?,
             (At::TrailerStart | At::Trailer, b'\n') | (At::EndLf | At::TrailerLf, _) => {
-                return Err(Malformed::bad(
-                    "a trailer line does not end in CRLF (RFC 9112 §7.1.2)",
-                ));
+                return Err(Malformed::bad("a trailer line does not end in CRLF (RFC 9112 §7.1.2)"));
             }
             (At::Trailer, b'\r') => self.keep_trailer_byte(byte, At::TrailerLf)?,
             (At::TrailerStart | At::Trailer, _) => self.keep_trailer_byte(byte, At::Trailer)?,
@@ -338,9 +283,7 @@ impl Chunked {
 
     fn keep_trailer_byte(&mut self, byte: u8, next: At) -> Result<At, Malformed> {
         if self.trailers.len() == TRAILER_BYTES_MAX {
-            return Err(Malformed::bad(
-                "the trailers are longer than allowed (RFC 9112 §7.1.2)",
-            ));
+            return Err(Malformed::bad("the trailers are longer than allowed (RFC 9112 §7.1.2)"));
         }
         self.trailers.push(byte);
         Ok(next)
@@ -350,9 +293,7 @@ impl Chunked {
         match self.extension_budget.checked_sub(1) {
             Some(left) => self.extension_budget = left,
             None => {
-                return Err(Malformed::bad(
-                    "the chunk extensions are longer than allowed (RFC 9112 §7.1.1)",
-                ));
+                return Err(Malformed::bad("the chunk extensions are longer than allowed (RFC 9112 §7.1.1)"));
             }
         }
         Ok(())
@@ -411,13 +352,7 @@ fn permitted_trailers(raw: &[u8]) -> Result<Vec<u8>, Malformed> {
 /// Fields of framing, routing, authentication, request modifiers and content (RFC 9110 §6.5.1).
 fn is_forbidden_trailer(name: &[u8]) -> bool {
     use Known::*;
-    const PREFIXES: [&[u8]; 5] = [
-        b"content-",
-        b"x-forwarded-",
-        b"access-control-",
-        b"if-",
-        b"proxy-",
-    ];
+    const PREFIXES: [&[u8]; 5] = [b"content-", b"x-forwarded-", b"access-control-", b"if-", b"proxy-"];
     const NAMES: [&[u8]; 9] = [
         b"age",
         b"expires",
@@ -431,25 +366,8 @@ fn is_forbidden_trailer(name: &[u8]) -> bool {
     ];
     let known = Known::of(name);
     known.is_hop_by_hop()
-        || matches!(
-            known,
-            Host | Expect | Authorization | ApiKey | XApiKey | XGoogApiKey | Cookie | SetCookie
-        )
-        || matches!(
-            known,
-            CacheControl
-                | Date
-                | RetryAfter
-                | Via
-                | Forwarded
-                | XRequestId
-                | StrictTransportSecurity
-        )
-        || PREFIXES.iter().any(|prefix| {
-            name.get(..prefix.len())
-                .is_some_and(|it| it.eq_ignore_ascii_case(prefix))
-        })
-        || NAMES
-            .iter()
-            .any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+        || matches!(known, Host | Expect | Authorization | ApiKey | XApiKey | XGoogApiKey | Cookie | SetCookie)
+        || matches!(known, CacheControl | Date | RetryAfter | Via | Forwarded | XRequestId | StrictTransportSecurity)
+        || PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix)))
+        || NAMES.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }

@@ -26,20 +26,12 @@ pub fn write_request_line(
     path_rest: &str,
     query: Option<&str>,
 ) -> Result<(), Unwritable> {
-    let is_visible = |part: &str| {
-        part.bytes()
-            .fold(true, |all, byte| all & (0x21..0x7f).contains(&byte))
-    };
+    let is_visible = |part: &str| part.bytes().fold(true, |all, byte| all & (0x21..0x7f).contains(&byte));
     if method.is_empty() || path_base.len() + path_rest.len() == 0 {
         return Err(Unwritable("the method or the path is empty"));
     }
-    if ![method, path_base, path_rest, query.unwrap_or_default()]
-        .into_iter()
-        .all(is_visible)
-    {
-        return Err(Unwritable(
-            "the request line would hold a space or a control byte",
-        ));
+    if ![method, path_base, path_rest, query.unwrap_or_default()].into_iter().all(is_visible) {
+        return Err(Unwritable("the request line would hold a space or a control byte"));
     }
     out.reserve(method.len() + path_base.len() + path_rest.len() + query.map_or(0, str::len) + 13);
     out.extend_from_slice(method.as_bytes());
@@ -64,12 +56,8 @@ pub fn write_request_line(
 #[inline]
 pub fn write_header(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), Unwritable> {
     // Folds without a branch become vector code.
-    let is_token = name.bytes().fold(!name.is_empty(), |all, byte| {
-        all & super::fields::is_token_byte(byte)
-    });
-    let is_text = value.iter().fold(true, |all, byte| {
-        all & ((*byte >= 0x20 && *byte != 0x7f) | (*byte == b'\t'))
-    });
+    let is_token = name.bytes().fold(!name.is_empty(), |all, byte| all & super::fields::is_token_byte(byte));
+    let is_text = value.iter().fold(true, |all, byte| all & ((*byte >= 0x20 && *byte != 0x7f) | (*byte == b'\t')));
     if !is_token {
         return Err(Unwritable("a field name is not a token"));
     }
@@ -130,10 +118,7 @@ pub fn end_chunk(out: &mut Vec<u8>) {
 /// gives them or as [`write_header`] wrote them; may be empty.
 #[inline]
 pub fn last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
-    debug_assert!(
-        trailers.is_empty() || trailers.ends_with(b"\r\n"),
-        "trailers are whole lines"
-    );
+    debug_assert!(trailers.is_empty() || trailers.ends_with(b"\r\n"), "trailers are whole lines");
     out.extend_from_slice(b"0\r\n");
     out.extend_from_slice(trailers);
     out.extend_from_slice(b"\r\n");

@@ -13,10 +13,7 @@ pub const MAX_HEADERS: usize = 128;
 /// The elements of a comma-separated list, without the whitespace around them; empty ones are left out
 /// (RFC 9110 §5.6.1.2). Knows no quoted strings: it is for lists of tokens.
 pub fn list_tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|byte| *byte == b',')
-        .map(trim)
-        .filter(|element| !element.is_empty())
+    value.split(|byte| *byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
 pub(super) fn trim(mut value: &[u8]) -> &[u8] {
@@ -36,10 +33,7 @@ impl HeadSpace<'_> {
     /// Empty room.
     #[inline]
     pub const fn new() -> Self {
-        HeadSpace {
-            raw: [const { MaybeUninit::uninit() }; MAX_HEADERS],
-            known: [Known::Other; MAX_HEADERS],
-        }
+        HeadSpace { raw: [const { MaybeUninit::uninit() }; MAX_HEADERS], known: [Known::Other; MAX_HEADERS] }
     }
 }
 
@@ -86,11 +80,7 @@ impl<'h, 'b> Fields<'h, 'b> {
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Field<'b>> + use<'h, 'b> {
         let lines = self.raw.iter().zip(self.known);
-        lines.map(|(raw, known)| Field {
-            name: raw.name,
-            value: raw.value,
-            known: *known,
-        })
+        lines.map(|(raw, known)| Field { name: raw.name, value: raw.value, known: *known })
     }
 
     /// The value of the first line with this name. [`Fields::is_repeated`] says whether there are more.
@@ -105,10 +95,7 @@ impl<'h, 'b> Fields<'h, 'b> {
 
     /// The value of the first line with this name, in any case; for names that are not [`Known`].
     pub fn get_named(&self, name: &[u8]) -> Option<&'b [u8]> {
-        let line = self
-            .raw
-            .iter()
-            .find(|raw| raw.name.as_bytes().eq_ignore_ascii_case(name))?;
+        let line = self.raw.iter().find(|raw| raw.name.as_bytes().eq_ignore_ascii_case(name))?;
         Some(line.value)
     }
 
@@ -148,19 +135,13 @@ impl<'h, 'b> Fields<'h, 'b> {
         }
         if let Some(start) = run {
             // All but the empty line.
-            out.extend_from_slice(
-                self.head
-                    .get(start..self.head.len() - 2)
-                    .unwrap_or_default(),
-            );
+            out.extend_from_slice(self.head.get(start..self.head.len() - 2).unwrap_or_default());
         }
     }
 
     fn search_connection(&self, name: &[u8]) -> bool {
         let connection = self.iter().filter(|field| field.known == Known::Connection);
-        connection
-            .flat_map(|field| list_tokens(field.value))
-            .any(|token| token.eq_ignore_ascii_case(name))
+        connection.flat_map(|field| list_tokens(field.value)).any(|token| token.eq_ignore_ascii_case(name))
     }
 }
 
@@ -197,9 +178,7 @@ pub(super) fn read<'h, 'b>(
     for (line, slot) in raw.iter().zip(known_space.iter_mut()) {
         // httparse lets a bare LF end a line. Each name starts right after a line end, so one look at the
         // byte before that LF tells.
-        let before = offset(head, line.name)
-            .checked_sub(2)
-            .and_then(|at| head.get(at));
+        let before = offset(head, line.name).checked_sub(2).and_then(|at| head.get(at));
         if before != Some(&b'\r') {
             return Err(BARE_LF);
         }
@@ -232,9 +211,7 @@ pub(super) fn read<'h, 'b>(
             _ => {}
         }
     }
-    const ONCE: u64 = Known::bit(Known::ContentLength)
-        | Known::bit(Known::TransferEncoding)
-        | Known::bit(Known::Host);
+    const ONCE: u64 = Known::bit(Known::ContentLength) | Known::bit(Known::TransferEncoding) | Known::bit(Known::Host);
     if repeated & ONCE != 0 {
         return Err(Malformed::bad(if repeated & Known::Host.bit() != 0 {
             "Host more than once (RFC 9112 §3.2)"
@@ -245,37 +222,17 @@ pub(super) fn read<'h, 'b>(
         }));
     }
     if chunked && length.is_some() {
-        return Err(Malformed::bad(
-            "Content-Length beside Transfer-Encoding (RFC 9112 §6.1)",
-        ));
+        return Err(Malformed::bad("Content-Length beside Transfer-Encoding (RFC 9112 §6.1)"));
     }
     if chunked && is_http10 {
-        return Err(Malformed::bad(
-            "Transfer-Encoding in HTTP/1.0 (RFC 9112 §6.1)",
-        ));
+        return Err(Malformed::bad("Transfer-Encoding in HTTP/1.0 (RFC 9112 §6.1)"));
     }
     let known = known_space.get(..raw.len()).unwrap_or_default();
-    let fields = Fields {
-        head,
-        raw,
-        known,
-        seen,
-        repeated,
-        nominates,
-    };
-    Ok(Facts {
-        fields,
-        host,
-        length,
-        chunked,
-        close,
-        keep_alive,
-        expect_continue,
-    })
+    let fields = Fields { head, raw, known, seen, repeated, nominates };
+    Ok(Facts { fields, host, length, chunked, close, keep_alive, expect_continue })
 }
 
-pub(super) const BARE_LF: Malformed =
-    Malformed::bad("a line of the head ends in LF without CR (RFC 9112 §2.2)");
+pub(super) const BARE_LF: Malformed = Malformed::bad("a line of the head ends in LF without CR (RFC 9112 §2.2)");
 
 /// Where `part`, a piece of `whole`, begins in it.
 fn offset(whole: &[u8], part: &str) -> usize {
@@ -285,16 +242,12 @@ fn offset(whole: &[u8], part: &str) -> usize {
 fn content_length(value: &[u8]) -> Result<u64, Malformed> {
     // 19 digits always fit.
     if value.is_empty() || value.len() > 19 {
-        return Err(Malformed::bad(
-            "Content-Length is empty or too large (RFC 9112 §6.3)",
-        ));
+        return Err(Malformed::bad("Content-Length is empty or too large (RFC 9112 §6.3)"));
     }
     let mut length = 0;
     for byte in value {
         if !byte.is_ascii_digit() {
-            return Err(Malformed::bad(
-                "Content-Length is not one decimal number (RFC 9110 §8.6)",
-            ));
+            return Err(Malformed::bad("Content-Length is not one decimal number (RFC 9110 §8.6)"));
         }
         length = length * 10 + u64::from(byte - b'0');
     }
@@ -305,31 +258,17 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Malformed> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
-    let chunked = list_tokens(value)
-        .filter(|coding| coding.eq_ignore_ascii_case(b"chunked"))
-        .count();
-    let chunked_is_last = list_tokens(value)
-        .last()
-        .is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-    let all_tokens =
-        list_tokens(value).all(|coding| coding.iter().all(|byte| is_token_byte(*byte)));
+    let chunked = list_tokens(value).filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count();
+    let chunked_is_last = list_tokens(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+    let all_tokens = list_tokens(value).all(|coding| coding.iter().all(|byte| is_token_byte(*byte)));
     if value.is_empty() || !all_tokens || list_tokens(value).next().is_none() {
-        Err(Malformed::bad(
-            "Transfer-Encoding is not a list of codings (RFC 9112 §6.1)",
-        ))
+        Err(Malformed::bad("Transfer-Encoding is not a list of codings (RFC 9112 §6.1)"))
     } else if chunked > 1 || (chunked == 1 && !chunked_is_last) {
-        Err(Malformed::bad(
-            "chunked is not the last coding, once (RFC 9112 §6.1)",
-        ))
+        Err(Malformed::bad("chunked is not the last coding, once (RFC 9112 §6.1)"))
     } else if chunked == 1 && list_tokens(value).count() == 1 {
-        Err(Malformed::bad(
-            "Transfer-Encoding has empty elements (RFC 9110 §5.6.1)",
-        ))
+        Err(Malformed::bad("Transfer-Encoding has empty elements (RFC 9110 §5.6.1)"))
     } else {
-        Err(Malformed::new(
-            501,
-            "a transfer coding other than chunked (RFC 9112 §6.1)",
-        ))
+        Err(Malformed::new(501, "a transfer coding other than chunked (RFC 9112 §6.1)"))
     }
 }
 

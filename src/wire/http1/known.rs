@@ -115,10 +115,7 @@ impl Known {
             (17, b'x') => either(name, [(b"x-forwarded-proto", XForwardedProto)]),
             (18, b'p') => either(name, [(b"proxy-authenticate", ProxyAuthenticate)]),
             (19, b'p') => either(name, [(b"proxy-authorization", ProxyAuthorization)]),
-            (25, b's') => either(
-                name,
-                [(b"strict-transport-security", StrictTransportSecurity)],
-            ),
+            (25, b's') => either(name, [(b"strict-transport-security", StrictTransportSecurity)]),
             _ => Other,
         }
     }
@@ -150,10 +147,7 @@ impl Known {
 /// The first candidate that equals `name` without regard to case. Setting bit 5 folds exactly the letters
 /// here: no other token character maps onto a letter, a digit or a hyphen.
 #[inline(always)]
-fn either<const N: usize, const C: usize>(
-    name: &[u8],
-    candidates: [(&[u8; N], Known); C],
-) -> Known {
+fn either<const N: usize, const C: usize>(name: &[u8], candidates: [(&[u8; N], Known); C]) -> Known {
     let Some(name) = name.first_chunk::<N>() else {
         return Known::Other;
     };

@@ -27,8 +27,8 @@ use std::fmt;
 
 pub use body::{Decoder, EXTENSION_BYTES_MAX, Piece, TRAILER_BYTES_MAX};
 pub use encode::{
-    Unwritable, begin_chunk, end_chunk, end_head, last_chunk, write_content_length, write_header,
-    write_request_line, write_status_line,
+    Unwritable, begin_chunk, end_chunk, end_head, last_chunk, write_content_length, write_header, write_request_line,
+    write_status_line,
 };
 pub use fields::{Field, Fields, HeadSpace, MAX_HEADERS, list_tokens};
 pub use known::{Known, is_hop_by_hop};
@@ -50,11 +50,7 @@ pub struct HeadLimits {
 impl Default for HeadLimits {
     /// 64 KiB, 100 fields, a target of 8 KiB.
     fn default() -> HeadLimits {
-        HeadLimits {
-            head_bytes_max: 64 << 10,
-            headers_max: 100,
-            target_bytes_max: 8 << 10,
-        }
+        HeadLimits { head_bytes_max: 64 << 10, headers_max: 100, target_bytes_max: 8 << 10 }
     }
 }
 
@@ -74,8 +70,8 @@ impl HeadScan {
         let from = self.scanned.saturating_sub(2);
         self.scanned = buf.len();
         let new = buf.get(from..).unwrap_or_default();
-        let has_end = memchr::memchr_iter(b'\n', new)
-            .any(|at| matches!(new.get(..at), Some([.., b'\n', b'\r'] | [.., b'\n'])));
+        let has_end =
+            memchr::memchr_iter(b'\n', new).any(|at| matches!(new.get(..at), Some([.., b'\n', b'\r'] | [.., b'\n'])));
         let is_due = has_end || buf.len() >= self.due;
         if is_due {
             self.due = buf.len() * 2;

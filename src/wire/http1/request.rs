@@ -43,11 +43,7 @@ pub fn parse_request<'h, 'b>(
     limits: &HeadLimits,
     space: &'h mut HeadSpace<'b>,
 ) -> Result<Option<RequestHead<'h, 'b>>, Malformed> {
-    let skipped = if buf.first() == Some(&b'\r') {
-        skip_empty_lines(buf)?
-    } else {
-        0
-    };
+    let skipped = if buf.first() == Some(&b'\r') { skip_empty_lines(buf)? } else { 0 };
     let buf = buf.get(skipped..).unwrap_or_default();
     if buf.first() == Some(&b'\n') {
         return Err(fields::BARE_LF);
@@ -74,26 +70,14 @@ pub fn parse_request<'h, 'b>(
         }
         Err(error) => return Err(fault(error, buf)),
     };
-    let (Some(method), Some(path), Some(minor)) = (request.method, request.path, request.version)
-    else {
+    let (Some(method), Some(path), Some(minor)) = (request.method, request.path, request.version) else {
         return Ok(None);
     };
-    let version = if minor == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let target = Target::parse(method, path)?;
     let head = buf.get(..len).unwrap_or_default();
-    let Facts {
-        fields,
-        host,
-        length,
-        chunked,
-        close,
-        keep_alive,
-        expect_continue,
-    } = fields::read(head, request.headers, known, version == Version::Http10)?;
+    let Facts { fields, host, length, chunked, close, keep_alive, expect_continue } =
+        fields::read(head, request.headers, known, version == Version::Http10)?;
 
     let host = match host {
         Some(host) => {
@@ -105,11 +89,7 @@ pub fn parse_request<'h, 'b>(
         }
         None => None,
     };
-    let host = if matches!(target.form, Form::Absolute | Form::Authority) {
-        target.authority
-    } else {
-        host
-    };
+    let host = if matches!(target.form, Form::Absolute | Form::Authority) { target.authority } else { host };
     let framing = match length {
         _ if chunked => Framing::Chunked,
         Some(length) => Framing::Length(length),
@@ -120,10 +100,7 @@ pub fn parse_request<'h, 'b>(
         // HTTP/1.0 has no expectations (RFC 9110 §10.1.1).
         Some(_) if version == Version::Http10 => false,
         Some(false) => {
-            return Err(Malformed::new(
-                417,
-                "an expectation other than 100-continue (RFC 9110 §10.1.1)",
-            ));
+            return Err(Malformed::new(417, "an expectation other than 100-continue (RFC 9110 §10.1.1)"));
         }
         Some(true) => !matches!(framing, Framing::None | Framing::Length(0)),
         None => false,
@@ -141,10 +118,8 @@ pub fn parse_request<'h, 'b>(
     }))
 }
 
-const LONG_METHOD: Malformed =
-    Malformed::new(501, "the method is longer than any we know (RFC 9112 §3)");
-const LONG_TARGET: Malformed =
-    Malformed::new(414, "the target is longer than allowed (RFC 9110 §15.5.15)");
+const LONG_METHOD: Malformed = Malformed::new(501, "the method is longer than any we know (RFC 9112 §3)");
+const LONG_TARGET: Malformed = Malformed::new(414, "the target is longer than allowed (RFC 9110 §15.5.15)");
 const LONG_HEAD: Malformed = Malformed::new(431, "the head is longer than allowed (RFC 6585 §5)");
 
 /// How many bytes of empty lines come first. Half of a line end at the end of `buf` waits for the rest.
@@ -155,14 +130,10 @@ fn skip_empty_lines(buf: &[u8]) -> Result<usize, Malformed> {
         match buf.get(at + 1) {
             Some(b'\n') if at < 4 => at += 2,
             Some(b'\n') => {
-                return Err(Malformed::bad(
-                    "more than two empty lines before a request (RFC 9112 §2.2)",
-                ));
+                return Err(Malformed::bad("more than two empty lines before a request (RFC 9112 §2.2)"));
             }
             Some(_) => {
-                return Err(Malformed::bad(
-                    "a CR without LF before a request (RFC 9112 §2.2)",
-                ));
+                return Err(Malformed::bad("a CR without LF before a request (RFC 9112 §2.2)"));
             }
             None => break,
         }
@@ -172,11 +143,7 @@ fn skip_empty_lines(buf: &[u8]) -> Result<usize, Malformed> {
 }
 
 /// The limits, for a head whose end is not in sight.
-fn check_incomplete(
-    buf: &[u8],
-    request: &httparse::Request<'_, '_>,
-    limits: &HeadLimits,
-) -> Result<(), Malformed> {
+fn check_incomplete(buf: &[u8], request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<(), Malformed> {
     if request.method.is_none() && buf.len() > METHOD_BYTES_MAX {
         return Err(LONG_METHOD);
     }
@@ -187,37 +154,23 @@ fn check_incomplete(
         }
     }
     // Its end would be at least one byte more.
-    if buf.len() >= limits.head_bytes_max {
-        Err(LONG_HEAD)
-    } else {
-        Ok(())
-    }
+    if buf.len() >= limits.head_bytes_max { Err(LONG_HEAD) } else { Ok(()) }
 }
 
 #[cold]
 fn fault(error: httparse::Error, buf: &[u8]) -> Malformed {
     match error {
-        httparse::Error::TooManyHeaders => {
-            Malformed::new(431, "more fields than allowed (RFC 6585 §5)")
-        }
+        httparse::Error::TooManyHeaders => Malformed::new(431, "more fields than allowed (RFC 6585 §5)"),
         httparse::Error::Version => {
-            let version = buf
-                .splitn(3, |byte| *byte == b' ')
-                .nth(2)
-                .unwrap_or_default();
+            let version = buf.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
             match version.strip_prefix(b"HTTP/") {
                 Some([b'1', b'.', b'0' | b'1', ..]) | None => {
                     Malformed::bad("the request line does not end in a version (RFC 9112 §3)")
                 }
-                Some(
-                    [b'0'..=b'9', b'.', b'0'..=b'9', ..] | [b'0'..=b'9', b'.'] | [b'0'..=b'9'] | [],
-                ) => Malformed::new(
-                    505,
-                    "a version other than HTTP/1.0 and HTTP/1.1 (RFC 9112 §2.3)",
-                ),
-                Some(_) => {
-                    Malformed::bad("the request line does not end in a version (RFC 9112 §3)")
+                Some([b'0'..=b'9', b'.', b'0'..=b'9', ..] | [b'0'..=b'9', b'.'] | [b'0'..=b'9'] | []) => {
+                    Malformed::new(505, "a version other than HTTP/1.0 and HTTP/1.1 (RFC 9112 §2.3)")
                 }
+                Some(_) => Malformed::bad("the request line does not end in a version (RFC 9112 §3)"),
             }
         }
         error => fields_fault(error),
@@ -227,14 +180,10 @@ fn fault(error: httparse::Error, buf: &[u8]) -> Malformed {
 /// What httparse refuses in requests and responses alike.
 pub(super) fn fields_fault(error: httparse::Error) -> Malformed {
     Malformed::bad(match error {
-        httparse::Error::HeaderName => {
-            "a field name is not a token right before its colon (RFC 9112 §5)"
-        }
+        httparse::Error::HeaderName => "a field name is not a token right before its colon (RFC 9112 §5)",
         httparse::Error::HeaderValue => "a field value holds a control byte (RFC 9110 §5.5)",
         httparse::Error::NewLine => "a line of the head does not end in CRLF (RFC 9112 §2.2)",
-        httparse::Error::Token => {
-            "the request line is not method, target and version (RFC 9112 §3)"
-        }
+        httparse::Error::Token => "the request line is not method, target and version (RFC 9112 §3)",
         httparse::Error::Version => "the version is neither HTTP/1.0 nor HTTP/1.1 (RFC 9112 §2.3)",
         httparse::Error::Status => "the status line is malformed (RFC 9112 §4)",
         httparse::Error::TooManyHeaders => "more fields than allowed (RFC 6585 §5)",

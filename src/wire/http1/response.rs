@@ -50,9 +50,7 @@ fn parse<'h, 'b>(
     space: &'h mut HeadSpace<'b>,
 ) -> Result<Option<ResponseHead<'h, 'b>>, Malformed> {
     if let Some(b'\r' | b'\n') = buf.first() {
-        return Err(Malformed::bad(
-            "an empty line before a response (RFC 9112 §4)",
-        ));
+        return Err(Malformed::bad("an empty line before a response (RFC 9112 §4)"));
     }
     let HeadSpace { raw, known } = space;
     let room = limits.headers_max.min(raw.len());
@@ -73,24 +71,12 @@ fn parse<'h, 'b>(
         return Ok(None);
     };
     if !(100..=599).contains(&status) {
-        return Err(Malformed::bad(
-            "the status is not within 100 to 599 (RFC 9110 §15)",
-        ));
+        return Err(Malformed::bad("the status is not within 100 to 599 (RFC 9110 §15)"));
     }
-    let version = if minor == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let head = buf.get(..len).unwrap_or_default();
-    let Facts {
-        fields,
-        length,
-        chunked,
-        close,
-        keep_alive,
-        ..
-    } = fields::read(head, response.headers, known, version == Version::Http10)?;
+    let Facts { fields, length, chunked, close, keep_alive, .. } =
+        fields::read(head, response.headers, known, version == Version::Http10)?;
 
     let has_no_body = matches!(status, 100..=199 | 204);
     let framing = match length {
@@ -100,8 +86,7 @@ fn parse<'h, 'b>(
         None => Framing::UntilClose,
     };
     // A body announced where none can be: the peer may well send it, and it would be read as the next head.
-    let announces_what_cannot_be =
-        has_no_body && (chunked || length.is_some_and(|length| length > 0));
+    let announces_what_cannot_be = has_no_body && (chunked || length.is_some_and(|length| length > 0));
     let keep_alive = !close
         && (version == Version::Http11 || keep_alive)
         && framing != Framing::UntilClose

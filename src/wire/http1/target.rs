@@ -58,34 +58,17 @@ impl<'b> Target<'b> {
     pub(super) fn parse(method: &str, raw: &'b str) -> Result<Target<'b>, Malformed> {
         if method == "CONNECT" {
             check_authority(raw.as_bytes())?;
-            return Ok(Target {
-                form: Form::Authority,
-                path: "",
-                query: None,
-                authority: Some(raw),
-            });
+            return Ok(Target { form: Form::Authority, path: "", query: None, authority: Some(raw) });
         }
         if raw.starts_with('/') {
             let (path, query) = path_and_query(raw)?;
-            return Ok(Target {
-                form: Form::Origin,
-                path,
-                query,
-                authority: None,
-            });
+            return Ok(Target { form: Form::Origin, path, query, authority: None });
         }
         if raw == "*" {
             if method != "OPTIONS" {
-                return Err(Malformed::bad(
-                    "the target * is for OPTIONS only (RFC 9112 §3.2.4)",
-                ));
+                return Err(Malformed::bad("the target * is for OPTIONS only (RFC 9112 §3.2.4)"));
             }
-            return Ok(Target {
-                form: Form::Asterisk,
-                path: "*",
-                query: None,
-                authority: None,
-            });
+            return Ok(Target { form: Form::Asterisk, path: "*", query: None, authority: None });
         }
         Target::absolute(method, raw)
     }
@@ -93,14 +76,10 @@ impl<'b> Target<'b> {
     #[cold]
     fn absolute(method: &str, raw: &'b str) -> Result<Target<'b>, Malformed> {
         let Some((scheme, rest)) = raw.split_once("://") else {
-            return Err(Malformed::bad(
-                "the target is neither a path nor an absolute URI (RFC 9112 §3.2)",
-            ));
+            return Err(Malformed::bad("the target is neither a path nor an absolute URI (RFC 9112 §3.2)"));
         };
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-            return Err(Malformed::bad(
-                "the target's scheme is neither http nor https (RFC 9110 §4.2)",
-            ));
+            return Err(Malformed::bad("the target's scheme is neither http nor https (RFC 9110 §4.2)"));
         }
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
@@ -112,12 +91,7 @@ impl<'b> Target<'b> {
             Some(b'/') => path_and_query(rest)?,
             _ => ("/", path_and_query(rest)?.1),
         };
-        Ok(Target {
-            form: Form::Absolute,
-            path,
-            query,
-            authority: Some(authority),
-        })
+        Ok(Target { form: Form::Absolute, path, query, authority: Some(authority) })
     }
 }
 
@@ -129,9 +103,7 @@ fn path_and_query(raw: &str) -> Result<(&str, Option<&str>), Malformed> {
         let class = CLASS[byte as usize];
         if class & PATH == 0 {
             if byte != b'?' {
-                return Err(Malformed::bad(
-                    "the target's path holds a byte that no path may (RFC 3986 §3.3)",
-                ));
+                return Err(Malformed::bad("the target's path holds a byte that no path may (RFC 3986 §3.3)"));
             }
             end = at;
             break;
@@ -146,9 +118,7 @@ fn path_and_query(raw: &str) -> Result<(&str, Option<&str>), Malformed> {
         return Ok((path, None));
     };
     if !query.bytes().all(|byte| CLASS[byte as usize] & QUERY != 0) {
-        return Err(Malformed::bad(
-            "the target's query holds a byte that no query may (RFC 3986 §3.4)",
-        ));
+        return Err(Malformed::bad("the target's query holds a byte that no query may (RFC 3986 §3.4)"));
     }
     Ok((path, Some(query)))
 }
@@ -163,36 +133,28 @@ fn check_segments(path: &str) -> Result<(), Malformed> {
                 b'%' => match (bytes.next().and_then(hex), bytes.next().and_then(hex)) {
                     (Some(high), Some(low)) => high << 4 | low,
                     _ => {
-                        return Err(Malformed::bad(
-                            "the target's path holds a broken escape (RFC 3986 §2.1)",
-                        ));
+                        return Err(Malformed::bad("the target's path holds a broken escape (RFC 3986 §2.1)"));
                     }
                 },
                 byte => byte,
             };
             match plain {
                 0 => {
-                    return Err(Malformed::bad(
-                        "the target's path holds an encoded NUL (RFC 3986 §7.3)",
-                    ));
+                    return Err(Malformed::bad("the target's path holds an encoded NUL (RFC 3986 §7.3)"));
                 }
                 b'.' => dots += 1,
                 _ => others += 1,
             }
         }
         if others == 0 && (dots == 1 || dots == 2) {
-            return Err(Malformed::bad(
-                "the target's path holds a dot segment (RFC 3986 §5.2.4)",
-            ));
+            return Err(Malformed::bad("the target's path holds a dot segment (RFC 3986 §5.2.4)"));
         }
     }
     Ok(())
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// Checks `host [":" port]`: letters, digits, `-._~`, or an address in brackets; the port up to 65535, or
@@ -203,17 +165,12 @@ pub(super) fn check_authority(value: &[u8]) -> Result<(), Malformed> {
     let (host_end, is_valid) = match value {
         [b'[', rest @ ..] => {
             let end = rest.iter().position(|byte| *byte == b']').ok_or(BAD)?;
-            let address = rest
-                .get(..end)
-                .and_then(|inside| std::str::from_utf8(inside).ok())
-                .unwrap_or_default();
+            let address = rest.get(..end).and_then(|inside| std::str::from_utf8(inside).ok()).unwrap_or_default();
             (end + 2, address.parse::<std::net::Ipv6Addr>().is_ok())
         }
         _ => {
             // The name ends at the first byte that is none of its own; only a port may follow.
-            let end = value
-                .iter()
-                .position(|byte| CLASS[*byte as usize] & HOST == 0);
+            let end = value.iter().position(|byte| CLASS[*byte as usize] & HOST == 0);
             let end = end.unwrap_or(value.len());
             (end, end > 0)
         }
@@ -221,16 +178,10 @@ pub(super) fn check_authority(value: &[u8]) -> Result<(), Malformed> {
     let is_port_valid = match value.get(host_end..) {
         Some([]) => true,
         Some([b':', port @ ..]) => {
-            let number = port.iter().fold(0_u32, |sum, byte| {
-                sum * 10 + u32::from(byte.wrapping_sub(b'0'))
-            });
+            let number = port.iter().fold(0_u32, |sum, byte| sum * 10 + u32::from(byte.wrapping_sub(b'0')));
             port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && number <= 65535
         }
         _ => false,
     };
-    if is_valid && is_port_valid {
-        Ok(())
-    } else {
-        Err(BAD)
-    }
+    if is_valid && is_port_valid { Ok(()) } else { Err(BAD) }
 }

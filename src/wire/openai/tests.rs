@@ -2,124 +2,50 @@ use super::*;
 
 /// Input, output and cached input.
 fn usage(input: u64, output: u64, cached: Option<u64>) -> Option<Usage> {
-    Some(Usage {
-        input: Some(input),
-        output: Some(output),
-        cached_input: cached,
-        ..Usage::default()
-    })
+    Some(Usage { input: Some(input), output: Some(output), cached_input: cached, ..Usage::default() })
 }
 
 #[test]
 fn a_chat_chunk_means_what_its_parts_say() {
     use Kind::*;
     for (name, choices, kind) in [
-        (
-            "role only",
-            r#"[{"index":0,"delta":{"role":"assistant"},"finish_reason":null}]"#,
-            Lifecycle,
-        ),
-        (
-            "role and empty text",
-            r#"[{"delta":{"role":"assistant","content":"","refusal":null}}]"#,
-            Lifecycle,
-        ),
+        ("role only", r#"[{"index":0,"delta":{"role":"assistant"},"finish_reason":null}]"#, Lifecycle),
+        ("role and empty text", r#"[{"delta":{"role":"assistant","content":"","refusal":null}}]"#, Lifecycle),
         ("empty delta", r#"[{"delta":{}}]"#, Lifecycle),
-        (
-            "empty parts",
-            r#"[{"delta":{"content":null,"tool_calls":[],"reasoning_content":"","audio":{}}}]"#,
-            Lifecycle,
-        ),
+        ("empty parts", r#"[{"delta":{"content":null,"tool_calls":[],"reasoning_content":"","audio":{}}}]"#, Lifecycle),
         ("no delta", r#"[{"index":0}]"#, Lifecycle),
         ("text", r#"[{"delta":{"content":"Hi"}}]"#, Content),
         ("a blank is text", r#"[{"delta":{"content":" "}}]"#, Content),
-        (
-            "half a surrogate pair",
-            r#"[{"delta":{"content":"\ud83d"}}]"#,
-            Content,
-        ),
-        (
-            "text in parts",
-            r#"[{"delta":{"content":[{"type":"text","text":"x"}]}}]"#,
-            Content,
-        ),
-        (
-            "reasoning_content",
-            r#"[{"delta":{"content":null,"reasoning_content":"Hm"}}]"#,
-            Content,
-        ),
+        ("half a surrogate pair", r#"[{"delta":{"content":"\ud83d"}}]"#, Content),
+        ("text in parts", r#"[{"delta":{"content":[{"type":"text","text":"x"}]}}]"#, Content),
+        ("reasoning_content", r#"[{"delta":{"content":null,"reasoning_content":"Hm"}}]"#, Content),
         ("reasoning", r#"[{"delta":{"reasoning":"Hm"}}]"#, Content),
-        (
-            "reasoning_details",
-            r#"[{"delta":{"reasoning_details":[{"text":"Hm"}]}}]"#,
-            Content,
-        ),
+        ("reasoning_details", r#"[{"delta":{"reasoning_details":[{"text":"Hm"}]}}]"#, Content),
         (
             "tool call",
             r#"[{"delta":{"tool_calls":[{"index":0,"id":"call_1","function":{"name":"f","arguments":""}}]}}]"#,
             Content,
         ),
-        (
-            "old function call",
-            r#"[{"delta":{"function_call":{"name":"f"}}}]"#,
-            Content,
-        ),
+        ("old function call", r#"[{"delta":{"function_call":{"name":"f"}}}]"#, Content),
         ("refusal", r#"[{"delta":{"refusal":"No"}}]"#, Content),
-        (
-            "audio",
-            r#"[{"delta":{"audio":{"id":"a","data":"AA=="}}}]"#,
-            Content,
-        ),
-        (
-            "whole message",
-            r#"[{"message":{"role":"assistant","content":"Hi"}}]"#,
-            Content,
-        ),
-        (
-            "second choice",
-            r#"[{"delta":{}},{"index":1,"delta":{"content":"x"}}]"#,
-            Content,
-        ),
-        (
-            "completion text",
-            r#"[{"text":"x","logprobs":null}]"#,
-            Content,
-        ),
+        ("audio", r#"[{"delta":{"audio":{"id":"a","data":"AA=="}}}]"#, Content),
+        ("whole message", r#"[{"message":{"role":"assistant","content":"Hi"}}]"#, Content),
+        ("second choice", r#"[{"delta":{}},{"index":1,"delta":{"content":"x"}}]"#, Content),
+        ("completion text", r#"[{"text":"x","logprobs":null}]"#, Content),
         ("completion without text", r#"[{"text":""}]"#, Lifecycle),
         ("finish", r#"[{"delta":{},"finish_reason":"stop"}]"#, Finish),
-        (
-            "finish with text",
-            r#"[{"delta":{"content":"x"},"finish_reason":"length"}]"#,
-            Finish,
-        ),
-        (
-            "no finish yet, as some write it",
-            r#"[{"delta":{"content":""},"finish_reason":""}]"#,
-            Lifecycle,
-        ),
-        (
-            "no finish yet, as others write it",
-            r#"[{"delta":{},"finish_reason":"null"}]"#,
-            Lifecycle,
-        ),
-        (
-            "delta of another type",
-            r#"[{"delta":"x"},null,7]"#,
-            Lifecycle,
-        ),
+        ("finish with text", r#"[{"delta":{"content":"x"},"finish_reason":"length"}]"#, Finish),
+        ("no finish yet, as some write it", r#"[{"delta":{"content":""},"finish_reason":""}]"#, Lifecycle),
+        ("no finish yet, as others write it", r#"[{"delta":{},"finish_reason":"null"}]"#, Lifecycle),
+        ("delta of another type", r#"[{"delta":"x"},null,7]"#, Lifecycle),
         ("no choice", "[]", Lifecycle),
         ("choices null", "null", Lifecycle),
         ("choices an object", "{\"a\":[]}", Lifecycle),
         ("choices of another type", "7", Other),
     ] {
-        let chunk = format!(
-            r#"{{"id":"c","object":"chat.completion.chunk","model":"m","choices":{choices},"usage":null}}"#
-        );
-        assert_eq!(
-            read_event(b"", chunk.as_bytes()),
-            Meaning::of(kind),
-            "{name}"
-        );
+        let chunk =
+            format!(r#"{{"id":"c","object":"chat.completion.chunk","model":"m","choices":{choices},"usage":null}}"#);
+        assert_eq!(read_event(b"", chunk.as_bytes()), Meaning::of(kind), "{name}");
     }
 }
 
@@ -138,12 +64,7 @@ fn usage_is_found_wherever_it_is_put() {
             Kind::Usage,
             usage(5, 2, None),
         ),
-        (
-            "no choices",
-            r#"{"usage":{"prompt_tokens":5,"completion_tokens":2}}"#,
-            Kind::Usage,
-            usage(5, 2, None),
-        ),
+        ("no choices", r#"{"usage":{"prompt_tokens":5,"completion_tokens":2}}"#, Kind::Usage, usage(5, 2, None)),
         (
             "every chunk",
             r#"{"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#,
@@ -174,12 +95,7 @@ fn usage_is_found_wherever_it_is_put() {
             Kind::Usage,
             usage(5, 2, Some(4)),
         ),
-        (
-            "no counts",
-            r#"{"object":"chat.completion.chunk","choices":[],"usage":{}}"#,
-            Kind::Lifecycle,
-            None,
-        ),
+        ("no counts", r#"{"object":"chat.completion.chunk","choices":[],"usage":{}}"#, Kind::Lifecycle, None),
         (
             "responses",
             r#"{"type":"response.completed","response":{"usage":{"input_tokens":5,"output_tokens":2,"input_tokens_details":{"cached_tokens":1}},"error":null}}"#,
@@ -211,35 +127,15 @@ fn usage_is_found_wherever_it_is_put() {
             usage(5, 2, None),
         ),
     ] {
-        assert_eq!(
-            read_event(b"", data.as_bytes()),
-            Meaning {
-                kind,
-                usage: expected,
-                error: None
-            },
-            "{name}"
-        );
+        assert_eq!(read_event(b"", data.as_bytes()), Meaning { kind, usage: expected, error: None }, "{name}");
     }
 }
 
 #[test]
 fn an_error_is_seen_in_every_shape() {
     for (name, event, data, status, message) in [
-        (
-            "OpenAI",
-            "",
-            r#"{"error":{"message":"m","type":"server_error","param":null,"code":null}}"#,
-            502,
-            "m",
-        ),
-        (
-            "beside empty choices",
-            "",
-            r#"{"id":"x","choices":[],"error":{"code":429,"message":"m"}}"#,
-            429,
-            "m",
-        ),
+        ("OpenAI", "", r#"{"error":{"message":"m","type":"server_error","param":null,"code":null}}"#, 502, "m"),
+        ("beside empty choices", "", r#"{"id":"x","choices":[],"error":{"code":429,"message":"m"}}"#, 429, "m"),
         (
             "beside a finish",
             "",
@@ -248,13 +144,7 @@ fn an_error_is_seen_in_every_shape() {
             "m",
         ),
         ("a text", "", r#"{"error":"m"}"#, 502, "m"),
-        (
-            "overloaded",
-            "",
-            r#"{"error":{"type":"overloaded_error","message":"m"}}"#,
-            503,
-            "m",
-        ),
+        ("overloaded", "", r#"{"error":{"type":"overloaded_error","message":"m"}}"#, 503, "m"),
         (
             "responses",
             "error",
@@ -269,58 +159,22 @@ fn an_error_is_seen_in_every_shape() {
             502,
             "m",
         ),
-        (
-            "flat",
-            "",
-            r#"{"object":"error","message":"m","type":"BadRequestError","param":null,"code":400}"#,
-            400,
-            "m",
-        ),
-        (
-            "named by the frame",
-            "error",
-            r#"{"message":"m"}"#,
-            502,
-            "m",
-        ),
+        ("flat", "", r#"{"object":"error","message":"m","type":"BadRequestError","param":null,"code":400}"#, 400, "m"),
+        ("named by the frame", "error", r#"{"message":"m"}"#, 502, "m"),
         ("named by the frame, no JSON", "error", "m", 502, "m"),
-        (
-            "error_code",
-            "",
-            r#"{"error_code":336100,"message":"m"}"#,
-            502,
-            "m",
-        ),
-        (
-            "base_resp",
-            "",
-            r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"},"message":"m"}"#,
-            502,
-            "m",
-        ),
+        ("error_code", "", r#"{"error_code":336100,"message":"m"}"#, 502, "m"),
+        ("base_resp", "", r#"{"base_resp":{"status_code":1002,"status_msg":"rate limit"},"message":"m"}"#, 502, "m"),
     ] {
         let meaning = read_event(event.as_bytes(), data.as_bytes());
         assert_eq!(meaning.kind, Kind::Error, "{name}");
         let fault = meaning.error.expect(name);
-        assert_eq!(
-            (fault.status, fault.message.as_str()),
-            (status, message),
-            "{name}"
-        );
+        assert_eq!((fault.status, fault.message.as_str()), (status, message), "{name}");
     }
-    for no_error in [
-        r#""error":null"#,
-        r#""error":"""#,
-        r#""error":{}"#,
-        r#""error":false"#,
-        r#""base_resp":{"status_code":0}"#,
-    ] {
+    for no_error in
+        [r#""error":null"#, r#""error":"""#, r#""error":{}"#, r#""error":false"#, r#""base_resp":{"status_code":0}"#]
+    {
         let chunk = format!(r#"{{"choices":[{{"delta":{{"content":"x"}}}}],{no_error}}}"#);
-        assert_eq!(
-            read_event(b"", chunk.as_bytes()),
-            Meaning::of(Kind::Content),
-            "{no_error}"
-        );
+        assert_eq!(read_event(b"", chunk.as_bytes()), Meaning::of(Kind::Content), "{no_error}");
     }
 }
 
@@ -328,55 +182,21 @@ fn an_error_is_seen_in_every_shape() {
 fn typed_events_are_told_apart() {
     use Kind::*;
     for (data, kind) in [
-        (
-            r#"{"type":"response.in_progress","response":{}}"#,
-            Lifecycle,
-        ),
-        (
-            r#"{"type":"response.output_item.added","item":{"type":"message","content":[]}}"#,
-            Lifecycle,
-        ),
-        (
-            r#"{"type":"response.output_item.added","item":{"type":"function_call","name":"f"}}"#,
-            Content,
-        ),
-        (
-            r#"{"type":"response.content_part.added","part":{"type":"output_text","text":""}}"#,
-            Lifecycle,
-        ),
-        (
-            r#"{"type":"response.output_text.delta","delta":"x","sequence_number":4}"#,
-            Content,
-        ),
-        (
-            r#"{"type":"response.output_text.delta","delta":""}"#,
-            Lifecycle,
-        ),
-        (
-            r#"{"type":"response.function_call_arguments.delta","delta":"{"}"#,
-            Content,
-        ),
-        (
-            r#"{"type":"response.reasoning_summary_text.delta","delta":"x"}"#,
-            Content,
-        ),
-        (
-            r#"{"type":"response.output_text.done","text":"x"}"#,
-            Content,
-        ),
+        (r#"{"type":"response.in_progress","response":{}}"#, Lifecycle),
+        (r#"{"type":"response.output_item.added","item":{"type":"message","content":[]}}"#, Lifecycle),
+        (r#"{"type":"response.output_item.added","item":{"type":"function_call","name":"f"}}"#, Content),
+        (r#"{"type":"response.content_part.added","part":{"type":"output_text","text":""}}"#, Lifecycle),
+        (r#"{"type":"response.output_text.delta","delta":"x","sequence_number":4}"#, Content),
+        (r#"{"type":"response.output_text.delta","delta":""}"#, Lifecycle),
+        (r#"{"type":"response.function_call_arguments.delta","delta":"{"}"#, Content),
+        (r#"{"type":"response.reasoning_summary_text.delta","delta":"x"}"#, Content),
+        (r#"{"type":"response.output_text.done","text":"x"}"#, Content),
         (r#"{"type":"response.something_new"}"#, Other),
         (r#"{"type":"speech.audio.delta","audio":"AA"}"#, Lifecycle),
-        (
-            r#"{"type":"image_generation.partial_image","b64_json":"AA"}"#,
-            Other,
-        ),
+        (r#"{"type":"image_generation.partial_image","b64_json":"AA"}"#, Other),
         (r#"{"anything":1}"#, Other),
     ] {
-        assert_eq!(
-            read_event(b"", data.as_bytes()),
-            Meaning::of(kind),
-            "{data}"
-        );
+        assert_eq!(read_event(b"", data.as_bytes()), Meaning::of(kind), "{data}");
     }
 }
 
@@ -392,24 +212,13 @@ fn what_is_no_object_is_passed_on_untouched() {
         (b"hello", Kind::Other),
         (b"{\"choices\":", Kind::Other),
         (b"{\"choices\":[]} x", Kind::Other),
-        (
-            b"{\"choices\":[{\"delta\":{\"content\":\"\xff\"}}]}",
-            Kind::Other,
-        ),
+        (b"{\"choices\":[{\"delta\":{\"content\":\"\xff\"}}]}", Kind::Other),
         (b"\xff\xfe", Kind::Other),
     ] {
-        assert_eq!(
-            read_event(b"", data),
-            Meaning::of(kind),
-            "{:?}",
-            String::from_utf8_lossy(data)
-        );
+        assert_eq!(read_event(b"", data), Meaning::of(kind), "{:?}", String::from_utf8_lossy(data));
     }
-    let deep = format!(
-        r#"{{"choices":[{{"delta":{{"content":"x","x":{}1{}}}}}]}}"#,
-        "[".repeat(100_000),
-        "]".repeat(100_000)
-    );
+    let deep =
+        format!(r#"{{"choices":[{{"delta":{{"content":"x","x":{}1{}}}}}]}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(read_event(b"", deep.as_bytes()).kind, Kind::Content);
 }
 
@@ -418,16 +227,9 @@ fn our_errors_have_the_dialects_shape() {
     let reject = Reject::client(404, "model_not_found", "no model \"x\"").with_param("model");
     let body = r#"{"error":{"message":"no model \"x\"","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#;
     assert_eq!(String::from_utf8(error_body(&reject)).unwrap(), body);
+    assert_eq!(String::from_utf8(error_event(Api::Chat, &reject)).unwrap(), format!("data: {body}\n\n"));
     assert_eq!(
-        String::from_utf8(error_event(Api::Chat, &reject)).unwrap(),
-        format!("data: {body}\n\n")
-    );
-    assert_eq!(
-        String::from_utf8(error_event(
-            Api::Responses,
-            &Reject::upstream(502, "upstream_closed", "gone")
-        ))
-        .unwrap(),
+        String::from_utf8(error_event(Api::Responses, &Reject::upstream(502, "upstream_closed", "gone"))).unwrap(),
         "event: error\ndata: {\"type\":\"error\",\"code\":\"upstream_closed\",\"message\":\"gone\",\"param\":null,\"sequence_number\":0}\n\n"
     );
     for (status, kind) in [
@@ -444,20 +246,12 @@ fn our_errors_have_the_dialects_shape() {
 
 #[test]
 fn our_error_events_read_back_as_errors() {
-    for (status, code) in [
-        (429, "rate_limit_exceeded"),
-        (504, "first_token_timeout"),
-        (502, "upstream_closed"),
-    ] {
+    for (status, code) in [(429, "rate_limit_exceeded"), (504, "first_token_timeout"), (502, "upstream_closed")] {
         for api in [Api::Chat, Api::Responses] {
             let bytes = error_event(api, &Reject::upstream(status, code, "m"));
             let frame = crate::wire::sse::Framer::new().next(&bytes).unwrap();
             let fault = read_event(frame.event, &frame.data).error.unwrap();
-            assert_eq!(
-                (fault.status, fault.code.as_deref()),
-                (status, Some(code)),
-                "{api:?}"
-            );
+            assert_eq!((fault.status, fault.code.as_deref()), (status, Some(code)), "{api:?}");
         }
     }
 }

@@ -18,61 +18,18 @@ fn the_deciding_fields_are_found() {
     for (body, model, stream, asked) in [
         ("{}", None, false, false),
         (r#" {"model":"a"} "#, Some("a"), false, false),
-        (
-            r#"{"messages":[{"model":"x","stream":true}],"model":"a","stream":true}"#,
-            Some("a"),
-            true,
-            false,
-        ),
-        (
-            r#"{"model":"a\/b\u4f60","stream":false}"#,
-            Some("a/b你"),
-            false,
-            false,
-        ),
-        (
-            r#"{"mod\u0065l":"a","stream":null}"#,
-            Some("a"),
-            false,
-            false,
-        ),
+        (r#"{"messages":[{"model":"x","stream":true}],"model":"a","stream":true}"#, Some("a"), true, false),
+        (r#"{"model":"a\/b\u4f60","stream":false}"#, Some("a/b你"), false, false),
+        (r#"{"mod\u0065l":"a","stream":null}"#, Some("a"), false, false),
         (r#"{"model":"a","stream":"true"}"#, Some("a"), false, false),
-        (
-            r#"{"model":"a","stream":true,"stream_options":{"include_usage":true}}"#,
-            Some("a"),
-            true,
-            true,
-        ),
-        (
-            r#"{"model":"a","stream":true,"stream_options":{"include_usage":false}}"#,
-            Some("a"),
-            true,
-            false,
-        ),
-        (
-            r#"{"model":"a","stream":true,"stream_options":null}"#,
-            Some("a"),
-            true,
-            false,
-        ),
-        (
-            r#"{"model":"","temperature":1e400,"x":"\ud83d","\udc00":1,"model2":3}"#,
-            Some(""),
-            false,
-            false,
-        ),
+        (r#"{"model":"a","stream":true,"stream_options":{"include_usage":true}}"#, Some("a"), true, true),
+        (r#"{"model":"a","stream":true,"stream_options":{"include_usage":false}}"#, Some("a"), true, false),
+        (r#"{"model":"a","stream":true,"stream_options":null}"#, Some("a"), true, false),
+        (r#"{"model":"","temperature":1e400,"x":"\ud83d","\udc00":1,"model2":3}"#, Some(""), false, false),
     ] {
         let scan = scan(body.as_bytes()).expect(body);
-        assert_eq!(
-            scan.model.as_ref().map(|model| &*model.name),
-            model,
-            "{body}"
-        );
-        assert_eq!(
-            (scan.stream, scan.asked_for_usage()),
-            (stream, asked),
-            "{body}"
-        );
+        assert_eq!(scan.model.as_ref().map(|model| &*model.name), model, "{body}");
+        assert_eq!((scan.stream, scan.asked_for_usage()), (stream, asked), "{body}");
     }
 }
 
@@ -83,11 +40,7 @@ fn only_the_model_changes_and_only_if_it_differs() {
         (r#"{"model":"a"}"#, Some("a"), r#"{"model":"a"}"#),
         (r#"{"model":"\u0061"}"#, Some("a"), r#"{"model":"\u0061"}"#),
         (r#"{"model":"a"}"#, Some("bé"), r#"{"model":"bé"}"#),
-        (
-            r#"{"model" : "a" ,"x":1e400}"#,
-            Some("q\"\\"),
-            r#"{"model" : "q\"\\" ,"x":1e400}"#,
-        ),
+        (r#"{"model" : "a" ,"x":1e400}"#, Some("q\"\\"), r#"{"model" : "q\"\\" ,"x":1e400}"#),
         (
             r#"{"z":1,"a":{"model":"x"},"model":"a","é":"\ud83d"}"#,
             Some("long/name"),
@@ -102,26 +55,11 @@ fn only_the_model_changes_and_only_if_it_differs() {
 #[test]
 fn usage_is_asked_for_where_it_may_be() {
     for (body, expected) in [
-        (
-            r#"{"stream":true}"#,
-            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
-        ),
-        (
-            r#"{"stream": true , "n":1}"#,
-            r#"{"stream": true,"stream_options":{"include_usage":true} , "n":1}"#,
-        ),
-        (
-            r#"{"stream":true,"stream_options":null}"#,
-            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
-        ),
-        (
-            r#"{"stream":true,"stream_options":{}}"#,
-            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
-        ),
-        (
-            r#"{"stream":true,"stream_options":{ }}"#,
-            r#"{"stream":true,"stream_options":{"include_usage":true }}"#,
-        ),
+        (r#"{"stream":true}"#, r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+        (r#"{"stream": true , "n":1}"#, r#"{"stream": true,"stream_options":{"include_usage":true} , "n":1}"#),
+        (r#"{"stream":true,"stream_options":null}"#, r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+        (r#"{"stream":true,"stream_options":{}}"#, r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+        (r#"{"stream":true,"stream_options":{ }}"#, r#"{"stream":true,"stream_options":{"include_usage":true }}"#),
         (
             r#"{"stream_options":{"x":1},"stream":true}"#,
             r#"{"stream_options":{"include_usage":true,"x":1},"stream":true}"#,
@@ -138,52 +76,25 @@ fn usage_is_asked_for_where_it_may_be() {
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
         ),
-        (
-            r#"{"stream":true,"stream_options":7}"#,
-            r#"{"stream":true,"stream_options":7}"#,
-        ),
-        (
-            r#"{"stream":false,"stream_options":{}}"#,
-            r#"{"stream":false,"stream_options":{}}"#,
-        ),
+        (r#"{"stream":true,"stream_options":7}"#, r#"{"stream":true,"stream_options":7}"#),
+        (r#"{"stream":false,"stream_options":{}}"#, r#"{"stream":false,"stream_options":{}}"#),
         ("{}", "{}"),
     ] {
         assert_eq!(patched(body, None, true), expected, "{body}");
         assert_eq!(patched(body, None, false), body, "{body}");
     }
     let both = patched(r#"{"stream":true,"x":0,"model":"a"}"#, Some("b"), true);
-    assert_eq!(
-        both,
-        r#"{"stream":true,"stream_options":{"include_usage":true},"x":0,"model":"b"}"#
-    );
+    assert_eq!(both, r#"{"stream":true,"stream_options":{"include_usage":true},"x":0,"model":"b"}"#);
     let both = patched(r#"{"model":"a","x":0,"stream":true}"#, Some("b"), true);
-    assert_eq!(
-        both,
-        r#"{"model":"b","x":0,"stream":true,"stream_options":{"include_usage":true}}"#
-    );
+    assert_eq!(both, r#"{"model":"b","x":0,"stream":true,"stream_options":{"include_usage":true}}"#);
 }
 
 #[test]
 fn what_could_be_read_in_two_ways_is_refused() {
     for (body, code, param, word) in [
-        (
-            r#"{"model":"a","model":"b"}"#,
-            "duplicate_field",
-            Some("model"),
-            "'model'",
-        ),
-        (
-            r#"{"model":"a","m\u006fdel":"a"}"#,
-            "duplicate_field",
-            Some("model"),
-            "'model'",
-        ),
-        (
-            r#"{"stream":true,"stream":false}"#,
-            "duplicate_field",
-            Some("stream"),
-            "'stream'",
-        ),
+        (r#"{"model":"a","model":"b"}"#, "duplicate_field", Some("model"), "'model'"),
+        (r#"{"model":"a","m\u006fdel":"a"}"#, "duplicate_field", Some("model"), "'model'"),
+        (r#"{"stream":true,"stream":false}"#, "duplicate_field", Some("stream"), "'stream'"),
         (
             r#"{"stream_options":null,"stream_options":{}}"#,
             "duplicate_field",
@@ -198,24 +109,14 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ),
         (r#"{"model":1}"#, "invalid_type", Some("model"), "string"),
         (r#"{"model":null}"#, "invalid_type", Some("model"), "string"),
-        (
-            r#"{"model":"\ud83d"}"#,
-            "invalid_type",
-            Some("model"),
-            "string",
-        ),
+        (r#"{"model":"\ud83d"}"#, "invalid_type", Some("model"), "string"),
         ("[]", "invalid_json", None, "object"),
         (r#""model""#, "invalid_json", None, "object"),
         ("\u{feff}{}", "invalid_json", None, "object"),
         ("", "invalid_json", None, "line 1"),
         (" \n", "invalid_json", None, "line 2"),
         ("{", "invalid_json", None, "line 1 column 1"),
-        (
-            r#"{"model":"a"} x"#,
-            "invalid_json",
-            None,
-            "line 1 column 15",
-        ),
+        (r#"{"model":"a"} x"#, "invalid_json", None, "line 1 column 15"),
         (r#"{"model":"a"}{}"#, "invalid_json", None, "trailing"),
         (r#"{"model":"a",}"#, "invalid_json", None, "trailing comma"),
         (r#"{'model':"a"}"#, "invalid_json", None, "key"),
@@ -223,34 +124,20 @@ fn what_could_be_read_in_two_ways_is_refused() {
         (r#"{"a":01}"#, "invalid_json", None, "number"),
     ] {
         let reject = Reject::from(scan(body.as_bytes()).expect_err(body));
-        assert_eq!(
-            (reject.status, &*reject.code, reject.param),
-            (400, code, param),
-            "{body}"
-        );
+        assert_eq!((reject.status, &*reject.code, reject.param), (400, code, param), "{body}");
         assert!(reject.message.contains(word), "{body}: {}", reject.message);
     }
 }
 
 #[test]
 fn deep_nesting_is_harmless() {
-    let deep = format!(
-        r#"{{"x":{}1{},"model":"a"}}"#,
-        "[".repeat(100_000),
-        "]".repeat(100_000)
-    );
-    assert_eq!(
-        patched(&deep, Some("b"), true),
-        deep.replace(r#""a""#, r#""b""#)
-    );
+    let deep = format!(r#"{{"x":{}1{},"model":"a"}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(patched(&deep, Some("b"), true), deep.replace(r#""a""#, r#""b""#));
     for open in ["{\"model\":", "[", "{\"stream_options\":"] {
         assert!(scan(open.repeat(100_000).as_bytes()).is_err(), "{open}");
     }
-    let options = format!(
-        r#"{{"stream":true,"stream_options":{{"x":{}{}}}}}"#,
-        "[".repeat(100_000),
-        "]".repeat(100_000)
-    );
+    let options =
+        format!(r#"{{"stream":true,"stream_options":{{"x":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert!(patched(&options, None, true).contains(r#"{"include_usage":true,"x""#));
 }
 
@@ -318,5 +205,18 @@ proptest! {
         expected["model"] = model.into();
         expected["stream_options"]["include_usage"] = true.into();
         prop_assert_eq!(after, expected);
+    }
+}
+
+#[test]
+fn a_model_in_the_query_is_renamed_in_place() {
+    for (query, renamed) in [
+        ("model=a", "model=big%2Fone"),
+        ("x=1&model=a&y=%20", "x=1&model=big%2Fone&y=%20"),
+        ("mod%65l=a", "mod%65l=big%2Fone"),
+        ("models=a&model", "models=a&model"),
+        ("", ""),
+    ] {
+        assert_eq!(rename_in_query(query, "big/one"), renamed, "{query}");
     }
 }

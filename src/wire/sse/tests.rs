@@ -29,10 +29,7 @@ fn reference(stream: &[u8]) -> Vec<Event> {
             }
             continue;
         }
-        let colon = line
-            .iter()
-            .position(|&byte| byte == b':')
-            .unwrap_or(line.len());
+        let colon = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
         let mut value = line.get(colon + 1..).unwrap_or_default();
         if value.first() == Some(&b' ') {
             value = &value[1..];
@@ -80,21 +77,14 @@ impl Relay {
                     assert!(frame.len > 0);
                     at += frame.len;
                     if frame.has_data {
-                        self.events
-                            .push((frame.event.to_vec(), frame.data.to_vec()));
+                        self.events.push((frame.event.to_vec(), frame.data.to_vec()));
                     } else {
                         assert!(frame.data.is_empty());
                     }
                 }
                 None if self.buf.len() - at > event_bytes_max => {
                     let passed = self.framer.pass(&self.buf[at..]);
-                    assert_eq!(
-                        passed,
-                        Passed {
-                            len: self.buf.len() - at,
-                            ended: false
-                        }
-                    );
+                    assert_eq!(passed, Passed { len: self.buf.len() - at, ended: false });
                     at += passed.len;
                 }
                 None => break,
@@ -134,72 +124,24 @@ fn the_standards_examples_read_as_it_says() {
             "event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\n",
             vec![named("add", "73857293"), named("remove", "2153")],
         ),
-        (
-            "stocks",
-            "data: YHOO\ndata: +2\ndata: 10\n\n",
-            vec![event("YHOO\n+2\n10")],
-        ),
+        ("stocks", "data: YHOO\ndata: +2\ndata: 10\n\n", vec![event("YHOO\n+2\n10")]),
         (
             "comment and id",
             ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
-            vec![
-                event("first event"),
-                event("second event"),
-                event(" third event"),
-            ],
+            vec![event("first event"), event("second event"), event(" third event")],
         ),
-        (
-            "empty data counts, an open block does not",
-            "data\n\ndata\ndata\n\ndata:",
-            vec![event(""), event("\n")],
-        ),
-        (
-            "one space goes",
-            "data:test\n\ndata: test\n\n",
-            vec![event("test"), event("test")],
-        ),
-        (
-            "a name alone is no event",
-            "event: x\n\ndata: y\n\n",
-            vec![event("y")],
-        ),
-        (
-            "unknown fields",
-            "foo: bar\ndatax: 1\ndata: y\nretry: 7\nfoo\n\n",
-            vec![event("y")],
-        ),
+        ("empty data counts, an open block does not", "data\n\ndata\ndata\n\ndata:", vec![event(""), event("\n")]),
+        ("one space goes", "data:test\n\ndata: test\n\n", vec![event("test"), event("test")]),
+        ("a name alone is no event", "event: x\n\ndata: y\n\n", vec![event("y")]),
+        ("unknown fields", "foo: bar\ndatax: 1\ndata: y\nretry: 7\nfoo\n\n", vec![event("y")]),
         ("byte order mark", "\u{feff}data: y\n\n", vec![event("y")]),
-        (
-            "byte order mark, several lines",
-            "\u{feff}data: y\ndata: z\n\n",
-            vec![event("y\nz")],
-        ),
-        (
-            "byte order mark alone on its line",
-            "\u{feff}\ndata: y\n\n",
-            vec![event("y")],
-        ),
-        (
-            "only the first mark counts",
-            "data: x\n\n\u{feff}data: y\n\n",
-            vec![event("x")],
-        ),
-        (
-            "comment between fields",
-            "data: a\n: c\ndata: b\n\n",
-            vec![event("a\nb")],
-        ),
-        (
-            "colon in the value",
-            "data: {\"a\": 1}\n\n",
-            vec![event("{\"a\": 1}")],
-        ),
+        ("byte order mark, several lines", "\u{feff}data: y\ndata: z\n\n", vec![event("y\nz")]),
+        ("byte order mark alone on its line", "\u{feff}\ndata: y\n\n", vec![event("y")]),
+        ("only the first mark counts", "data: x\n\n\u{feff}data: y\n\n", vec![event("x")]),
+        ("comment between fields", "data: a\n: c\ndata: b\n\n", vec![event("a\nb")]),
+        ("colon in the value", "data: {\"a\": 1}\n\n", vec![event("{\"a\": 1}")]),
     ] {
-        assert_eq!(
-            reference(stream.as_bytes()),
-            expected,
-            "the reference, {name}"
-        );
+        assert_eq!(reference(stream.as_bytes()), expected, "the reference, {name}");
         let relay = Relay::run([stream.as_bytes()], usize::MAX);
         assert_eq!(relay.events, expected, "{name}");
     }
@@ -221,27 +163,16 @@ fn every_cut_gives_the_same_events_and_bytes() {
         let stream = stream.as_bytes();
         let expected = reference(stream);
         let check = |name: String, relay: Relay| {
-            assert_eq!(
-                relay.events,
-                expected,
-                "{name} of {:?}",
-                String::from_utf8_lossy(stream)
-            );
+            assert_eq!(relay.events, expected, "{name} of {:?}", String::from_utf8_lossy(stream));
             assert_eq!([relay.sent, relay.buf].concat(), stream, "{name}");
         };
         check("bytes".into(), Relay::run(stream.chunks(1), usize::MAX));
         for first in 0..=stream.len() {
             let (head, tail) = stream.split_at(first);
-            check(
-                format!("cut at {first}"),
-                Relay::run([head, tail], usize::MAX),
-            );
+            check(format!("cut at {first}"), Relay::run([head, tail], usize::MAX));
             for second in 0..=tail.len() {
                 let (middle, tail) = tail.split_at(second);
-                check(
-                    format!("cuts at {first} and {}", first + second),
-                    Relay::run([head, middle, tail], usize::MAX),
-                );
+                check(format!("cuts at {first} and {}", first + second), Relay::run([head, middle, tail], usize::MAX));
             }
         }
     }
@@ -283,29 +214,15 @@ fn single_line_data_is_borrowed() {
 #[test]
 fn an_oversize_event_passes_whole_and_framing_goes_on_behind_it() {
     for end in ["\n\n", "\r\n\r\n", "\r\r", "\n\r\n", "\r\n\n"] {
-        let lines = format!(
-            "data: a{end}event: big{}data: {}{end}data: b{end}",
-            &end[..end.len() / 2],
-            "x".repeat(40)
-        );
+        let lines = format!("data: a{end}event: big{}data: {}{end}data: b{end}", &end[..end.len() / 2], "x".repeat(40));
         let stream = lines.as_bytes();
         for size in 1..=stream.len() {
             let relay = Relay::run(stream.chunks(size), 24);
             assert_eq!(relay.sent, stream, "{end:?}, pieces of {size}");
-            assert!(
-                relay.events.first() == Some(&event("a")),
-                "{end:?}, pieces of {size}"
-            );
-            assert!(
-                relay.events.last() == Some(&event("b")),
-                "{end:?}, pieces of {size}"
-            );
+            assert!(relay.events.first() == Some(&event("a")), "{end:?}, pieces of {size}");
+            assert!(relay.events.last() == Some(&event("b")), "{end:?}, pieces of {size}");
             // In one piece it is complete at once, and no bound is asked for.
-            assert_eq!(
-                relay.events.len() + relay.passed,
-                3,
-                "{end:?}, pieces of {size}"
-            );
+            assert_eq!(relay.events.len() + relay.passed, 3, "{end:?}, pieces of {size}");
         }
         let relay = Relay::run(stream.chunks(1), 24);
         assert_eq!(relay.passed, 1, "{end:?}");
@@ -315,12 +232,7 @@ fn an_oversize_event_passes_whole_and_framing_goes_on_behind_it() {
 #[test]
 fn the_end_tells_what_it_cut_off() {
     let partial = |len, event, data: &'static [u8], has_data| {
-        Ending::Partial(Frame {
-            len,
-            event,
-            data: Cow::Borrowed(data),
-            has_data,
-        })
+        Ending::Partial(Frame { len, event, data: Cow::Borrowed(data), has_data })
     };
     for (rest, expected) in [
         ("", Ending::Boundary),
@@ -353,29 +265,15 @@ fn the_end_tells_what_it_cut_off() {
 fn a_written_event_reads_back() {
     for (name, data, bytes, read) in [
         (None, "{}", "data: {}\n\n", "{}"),
-        (
-            Some("error"),
-            "a\nb",
-            "event: error\ndata: a\ndata: b\n\n",
-            "a\nb",
-        ),
-        (
-            None,
-            "a\r\nb\rc\n",
-            "data: a\ndata: b\ndata: c\ndata: \n\n",
-            "a\nb\nc\n",
-        ),
+        (Some("error"), "a\nb", "event: error\ndata: a\ndata: b\n\n", "a\nb"),
+        (None, "a\r\nb\rc\n", "data: a\ndata: b\ndata: c\ndata: \n\n", "a\nb\nc\n"),
         (None, "", "data: \n\n", ""),
         (None, " a", "data:  a\n\n", " a"),
     ] {
         let mut out = Vec::new();
         write_event(&mut out, name, data.as_bytes());
         assert_eq!(String::from_utf8_lossy(&out), bytes, "{data:?}");
-        assert_eq!(
-            reference(&out),
-            [(name.unwrap_or("").into(), read.into())],
-            "{data:?}"
-        );
+        assert_eq!(reference(&out), [(name.unwrap_or("").into(), read.into())], "{data:?}");
     }
 }
 

@@ -8,11 +8,9 @@ fn describe(head: &RequestHead<'_, '_>) -> String {
         line += &format!("?{query}");
     }
     line += &format!(" @{} {}", head.host.unwrap_or("-"), word(head.framing));
-    for (holds, word) in [
-        (head.version == Version::Http10, " +1.0"),
-        (head.keep_alive, " +keep"),
-        (head.expect_continue, " +continue"),
-    ] {
+    for (holds, word) in
+        [(head.version == Version::Http10, " +1.0"), (head.keep_alive, " +keep"), (head.expect_continue, " +continue")]
+    {
         if holds {
             line += word;
         }
@@ -33,171 +31,43 @@ fn verdict(buf: &[u8], limits: &HeadLimits) -> Result<Option<(String, usize)>, u
 #[test]
 fn a_sound_request_is_read_the_same_however_it_arrives() {
     let cases: &[(&str, &str, &str)] = &[
-        (
-            "3 plain",
-            "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "3.2.1 query",
-            "GET /a?b=c&d HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /a?b=c&d @h none +keep",
-        ),
-        (
-            "3.2.1 empty query",
-            "GET /a? HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /a? @h none +keep",
-        ),
-        (
-            "3.2.1 query with ?",
-            "GET /a?b?c HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /a?b?c @h none +keep",
-        ),
-        (
-            "3.2.1 two slashes",
-            "GET //a//b HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET //a//b @h none +keep",
-        ),
+        ("3 plain", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / @h none +keep"),
+        ("3.2.1 query", "GET /a?b=c&d HTTP/1.1\r\nHost: h\r\n\r\n", "GET /a?b=c&d @h none +keep"),
+        ("3.2.1 empty query", "GET /a? HTTP/1.1\r\nHost: h\r\n\r\n", "GET /a? @h none +keep"),
+        ("3.2.1 query with ?", "GET /a?b?c HTTP/1.1\r\nHost: h\r\n\r\n", "GET /a?b?c @h none +keep"),
+        ("3.2.1 two slashes", "GET //a//b HTTP/1.1\r\nHost: h\r\n\r\n", "GET //a//b @h none +keep"),
         (
             "3986-3.3 dots inside",
             "GET /v1/m/gpt-4.1/...x HTTP/1.1\r\nHost: h\r\n\r\n",
             "GET /v1/m/gpt-4.1/...x @h none +keep",
         ),
-        (
-            "3986-3.3 three dots",
-            "GET /... HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /... @h none +keep",
-        ),
-        (
-            "3986-2.1 encoded slash",
-            "GET /org%2Fmodel HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /org%2Fmodel @h none +keep",
-        ),
-        (
-            "3986-3.4 raw brackets",
-            "GET /a?x[]={1}|^` HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /a?x[]={1}|^` @h none +keep",
-        ),
-        (
-            "3986-3.4 dots in query",
-            "GET /a?../.. HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET /a?../.. @h none +keep",
-        ),
-        (
-            "3.2.2 absolute",
-            "GET http://x/a?b HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET /a?b @x none +keep",
-        ),
-        (
-            "3.2.2 absolute overrides Host",
-            "GET http://x:8/a HTTP/1.1\r\nHost: y\r\n\r\n",
-            "GET /a @x:8 none +keep",
-        ),
-        (
-            "3.2.2 absolute, upper case",
-            "GET HTTPS://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET / @x none +keep",
-        ),
-        (
-            "9110-4.2.3 absolute, empty path",
-            "GET http://x HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET / @x none +keep",
-        ),
-        (
-            "9110-4.2.3 absolute, only query",
-            "GET http://x?q=/ HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET /?q=/ @x none +keep",
-        ),
-        (
-            "3.2.3 CONNECT",
-            "CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n",
-            "CONNECT  @x:443 none +keep",
-        ),
-        (
-            "3.2.4 asterisk",
-            "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
-            "OPTIONS * @h none +keep",
-        ),
-        (
-            "3.2.4 absolute OPTIONS",
-            "OPTIONS http://x HTTP/1.1\r\nHost: x\r\n\r\n",
-            "OPTIONS * @x none +keep",
-        ),
-        (
-            "3.1 any token is a method",
-            "M-SEARCH! / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "M-SEARCH! / @h none +keep",
-        ),
-        (
-            "3.1 methods keep their case",
-            "get / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "get / @h none +keep",
-        ),
-        (
-            "2.2 one empty line before",
-            "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "2.2 two empty lines before",
-            "\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "5.1 no space after colon",
-            "GET / HTTP/1.1\r\nHost:h\r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "5.1 whitespace around value",
-            "GET / HTTP/1.1\r\nHost: \t h \t \r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "5.1 empty value",
-            "GET / HTTP/1.1\r\nHost: h\r\nX:\r\nY: \r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "9110-5.5 tab inside a value",
-            "GET / HTTP/1.1\r\nHost: h\r\nX: a\tb\r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "9110-7.2 port",
-            "GET / HTTP/1.1\r\nHost: h:8080\r\n\r\n",
-            "GET / @h:8080 none +keep",
-        ),
-        (
-            "9110-7.2 empty port",
-            "GET / HTTP/1.1\r\nHost: h:\r\n\r\n",
-            "GET / @h: none +keep",
-        ),
-        (
-            "9110-7.2 largest port",
-            "GET / HTTP/1.1\r\nHost: h:65535\r\n\r\n",
-            "GET / @h:65535 none +keep",
-        ),
-        (
-            "9110-7.2 IPv6",
-            "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
-            "GET / @[::1]:80 none +keep",
-        ),
-        (
-            "9110-7.2 names in any case",
-            "GET / HTTP/1.1\r\nhOsT: h\r\n\r\n",
-            "GET / @h none +keep",
-        ),
-        (
-            "6.2 length",
-            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n",
-            "POST / @h len:5 +keep",
-        ),
-        (
-            "6.2 length 0",
-            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
-            "POST / @h len:0 +keep",
-        ),
+        ("3986-3.3 three dots", "GET /... HTTP/1.1\r\nHost: h\r\n\r\n", "GET /... @h none +keep"),
+        ("3986-2.1 encoded slash", "GET /org%2Fmodel HTTP/1.1\r\nHost: h\r\n\r\n", "GET /org%2Fmodel @h none +keep"),
+        ("3986-3.4 raw brackets", "GET /a?x[]={1}|^` HTTP/1.1\r\nHost: h\r\n\r\n", "GET /a?x[]={1}|^` @h none +keep"),
+        ("3986-3.4 dots in query", "GET /a?../.. HTTP/1.1\r\nHost: h\r\n\r\n", "GET /a?../.. @h none +keep"),
+        ("3.2.2 absolute", "GET http://x/a?b HTTP/1.1\r\nHost: x\r\n\r\n", "GET /a?b @x none +keep"),
+        ("3.2.2 absolute overrides Host", "GET http://x:8/a HTTP/1.1\r\nHost: y\r\n\r\n", "GET /a @x:8 none +keep"),
+        ("3.2.2 absolute, upper case", "GET HTTPS://x/ HTTP/1.1\r\nHost: x\r\n\r\n", "GET / @x none +keep"),
+        ("9110-4.2.3 absolute, empty path", "GET http://x HTTP/1.1\r\nHost: x\r\n\r\n", "GET / @x none +keep"),
+        ("9110-4.2.3 absolute, only query", "GET http://x?q=/ HTTP/1.1\r\nHost: x\r\n\r\n", "GET /?q=/ @x none +keep"),
+        ("3.2.3 CONNECT", "CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n", "CONNECT  @x:443 none +keep"),
+        ("3.2.4 asterisk", "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", "OPTIONS * @h none +keep"),
+        ("3.2.4 absolute OPTIONS", "OPTIONS http://x HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS * @x none +keep"),
+        ("3.1 any token is a method", "M-SEARCH! / HTTP/1.1\r\nHost: h\r\n\r\n", "M-SEARCH! / @h none +keep"),
+        ("3.1 methods keep their case", "get / HTTP/1.1\r\nHost: h\r\n\r\n", "get / @h none +keep"),
+        ("2.2 one empty line before", "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / @h none +keep"),
+        ("2.2 two empty lines before", "\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / @h none +keep"),
+        ("5.1 no space after colon", "GET / HTTP/1.1\r\nHost:h\r\n\r\n", "GET / @h none +keep"),
+        ("5.1 whitespace around value", "GET / HTTP/1.1\r\nHost: \t h \t \r\n\r\n", "GET / @h none +keep"),
+        ("5.1 empty value", "GET / HTTP/1.1\r\nHost: h\r\nX:\r\nY: \r\n\r\n", "GET / @h none +keep"),
+        ("9110-5.5 tab inside a value", "GET / HTTP/1.1\r\nHost: h\r\nX: a\tb\r\n\r\n", "GET / @h none +keep"),
+        ("9110-7.2 port", "GET / HTTP/1.1\r\nHost: h:8080\r\n\r\n", "GET / @h:8080 none +keep"),
+        ("9110-7.2 empty port", "GET / HTTP/1.1\r\nHost: h:\r\n\r\n", "GET / @h: none +keep"),
+        ("9110-7.2 largest port", "GET / HTTP/1.1\r\nHost: h:65535\r\n\r\n", "GET / @h:65535 none +keep"),
+        ("9110-7.2 IPv6", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET / @[::1]:80 none +keep"),
+        ("9110-7.2 names in any case", "GET / HTTP/1.1\r\nhOsT: h\r\n\r\n", "GET / @h none +keep"),
+        ("6.2 length", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", "POST / @h len:5 +keep"),
+        ("6.2 length 0", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", "POST / @h len:0 +keep"),
         (
             "6.2 leading zeros are decimal",
             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 010\r\n\r\n",
@@ -208,36 +78,16 @@ fn a_sound_request_is_read_the_same_however_it_arrives() {
             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999999999999999\r\n\r\n",
             "POST / @h len:9999999999999999999 +keep",
         ),
-        (
-            "6.3 GET with a body",
-            "GET / HTTP/1.1\r\nHost: h\r\ncontent-length: 1\r\n\r\n",
-            "GET / @h len:1 +keep",
-        ),
-        (
-            "6.3 POST without framing",
-            "POST / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "POST / @h none +keep",
-        ),
-        (
-            "7 chunked",
-            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "POST / @h chunked +keep",
-        ),
+        ("6.3 GET with a body", "GET / HTTP/1.1\r\nHost: h\r\ncontent-length: 1\r\n\r\n", "GET / @h len:1 +keep"),
+        ("6.3 POST without framing", "POST / HTTP/1.1\r\nHost: h\r\n\r\n", "POST / @h none +keep"),
+        ("7 chunked", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", "POST / @h chunked +keep"),
         (
             "7 chunked in any case",
             "POST / HTTP/1.1\r\nHost: h\r\ntransfer-ENCODING: \tCHUNKED \r\n\r\n",
             "POST / @h chunked +keep",
         ),
-        (
-            "9.6 close",
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
-            "GET / @h none",
-        ),
-        (
-            "9.6 close in a list",
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: x,, , Close\r\n\r\n",
-            "GET / @h none",
-        ),
+        ("9.6 close", "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "GET / @h none"),
+        ("9.6 close in a list", "GET / HTTP/1.1\r\nHost: h\r\nConnection: x,, , Close\r\n\r\n", "GET / @h none"),
         (
             "9.6 close in a second line",
             "GET / HTTP/1.1\r\nHost: h\r\nConnection: x\r\nConnection: close\r\n\r\n",
@@ -253,21 +103,9 @@ fn a_sound_request_is_read_the_same_however_it_arrives() {
             "GET / HTTP/1.1\r\nHost: h\r\nConnection: closed\r\n\r\n",
             "GET / @h none +keep",
         ),
-        (
-            "9.3 1.0 closes",
-            "GET / HTTP/1.0\r\n\r\n",
-            "GET / @- none +1.0",
-        ),
-        (
-            "9.3 1.0 with keep-alive",
-            "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
-            "GET / @- none +1.0 +keep",
-        ),
-        (
-            "3.2 1.0 may have a Host",
-            "GET / HTTP/1.0\r\nHost: h\r\n\r\n",
-            "GET / @h none +1.0",
-        ),
+        ("9.3 1.0 closes", "GET / HTTP/1.0\r\n\r\n", "GET / @- none +1.0"),
+        ("9.3 1.0 with keep-alive", "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "GET / @- none +1.0 +keep"),
+        ("3.2 1.0 may have a Host", "GET / HTTP/1.0\r\nHost: h\r\n\r\n", "GET / @h none +1.0"),
         (
             "9110-10.1.1 expect",
             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-Continue\r\n\r\n",
@@ -298,25 +136,11 @@ fn a_sound_request_is_read_the_same_however_it_arrives() {
         let head = head.as_bytes();
         let expected = Ok(Some((expected.to_string(), head.len())));
         for end in 0..head.len() {
-            assert_eq!(
-                verdict(&head[..end], &limits()),
-                Ok(None),
-                "{name}: first {end} bytes"
-            );
+            assert_eq!(verdict(&head[..end], &limits()), Ok(None), "{name}: first {end} bytes");
         }
-        for rest in [
-            "",
-            "G",
-            "\r\n\r\n",
-            "\0\n\n",
-            "POST /other HTTP/1.1\r\nHost: other\r\n\r\n",
-        ] {
+        for rest in ["", "G", "\r\n\r\n", "\0\n\n", "POST /other HTTP/1.1\r\nHost: other\r\n\r\n"] {
             let buf = [head, rest.as_bytes()].concat();
-            assert_eq!(
-                verdict(&buf, &limits()),
-                expected,
-                "{name}: before {rest:?}"
-            );
+            assert_eq!(verdict(&buf, &limits()), expected, "{name}: before {rest:?}");
         }
     }
 }
@@ -432,34 +256,67 @@ fn an_ambiguous_or_broken_request_is_refused() {
         ("9110-8.6 space between digits", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1 0\r\n\r\n", 400),
         ("9110-8.6 beyond 64 bits", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551621\r\n\r\n", 400),
         ("9110-8.6 other digits", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: ５\r\n\r\n".as_bytes(), 400),
-        ("6.1 both, length first", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("6.1 both, coding first", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400),
-        ("6.1 both, length 0", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", 400),
-        ("6.1 chunked twice, two lines", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("6.1 chunked twice, one line", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
+        (
+            "6.1 both, length first",
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (
+            "6.1 both, coding first",
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+            400,
+        ),
+        (
+            "6.1 both, length 0",
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n",
+            400,
+        ),
+        (
+            "6.1 chunked twice, two lines",
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
+        (
+            "6.1 chunked twice, one line",
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+            400,
+        ),
         ("6.1 chunked not last", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
         ("6.1 gzip, chunked", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("6.1 gzip", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         ("6.1 identity", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\n\r\n", 501),
-        ("6.1 identity beside chunked", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        (
+            "6.1 identity beside chunked",
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n",
+            501,
+        ),
         ("6.1 almost chunked", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
         ("6.1 chunked with a parameter", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked;q=1\r\n\r\n", 400),
         ("6.1 quoted", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", 400),
         ("6.1 empty coding", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\n\r\n", 400),
         ("6.1 empty element", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: , chunked\r\n\r\n", 400),
         ("6.1 vertical tab", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", 400),
-        ("6.1 chunked and a byte beyond ASCII", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\xa0\r\n\r\n", 400),
+        (
+            "6.1 chunked and a byte beyond ASCII",
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\xa0\r\n\r\n",
+            400,
+        ),
         ("6.1 coding in 1.0", b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("9110-10.1.1 another expectation", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: x\r\n\r\n", 417),
-        ("9110-10.1.1 one known, one not", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: x\r\nExpect: 100-continue\r\n\r\n", 417),
+        (
+            "9110-10.1.1 another expectation",
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: x\r\n\r\n",
+            417,
+        ),
+        (
+            "9110-10.1.1 one known, one not",
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: x\r\nExpect: 100-continue\r\n\r\n",
+            417,
+        ),
     ];
     for (name, head, status) in cases {
         assert_eq!(verdict(head, &limits()), Err(*status), "{name}");
         for end in 0..head.len() {
-            assert!(
-                !matches!(verdict(&head[..end], &limits()), Ok(Some(_))),
-                "{name}: taken after {end} bytes"
-            );
+            assert!(!matches!(verdict(&head[..end], &limits()), Ok(Some(_))), "{name}: taken after {end} bytes");
         }
     }
 }
@@ -473,52 +330,17 @@ fn limits_hold_at_the_bound_and_refuse_one_past_it() {
         }
         head + "\r\n"
     };
-    let tight = HeadLimits {
-        head_bytes_max: 400,
-        headers_max: 9,
-        target_bytes_max: 50,
-    };
+    let tight = HeadLimits { head_bytes_max: 400, headers_max: 9, target_bytes_max: 50 };
     for (name, head, limits, status) in [
         ("target at the bound", head(50, 1, 0), tight, None),
         ("target one past it", head(51, 1, 0), tight, Some(414)),
         ("fields at the bound", head(1, 9, 0), tight, None),
         ("fields one past it", head(1, 10, 0), tight, Some(431)),
-        (
-            "bytes at the bound",
-            head(1, 2, 400 - head(1, 2, 0).len()),
-            tight,
-            None,
-        ),
-        (
-            "bytes one past it",
-            head(1, 2, 401 - head(1, 2, 0).len()),
-            tight,
-            Some(431),
-        ),
-        (
-            "a target over both bounds is 414",
-            head(500, 1, 0),
-            tight,
-            Some(414),
-        ),
-        (
-            "no limit goes beyond the room",
-            head(1, 129, 0),
-            HeadLimits {
-                headers_max: 4096,
-                ..limits()
-            },
-            Some(431),
-        ),
-        (
-            "the room is used to its end",
-            head(1, 128, 0),
-            HeadLimits {
-                headers_max: 4096,
-                ..limits()
-            },
-            None,
-        ),
+        ("bytes at the bound", head(1, 2, 400 - head(1, 2, 0).len()), tight, None),
+        ("bytes one past it", head(1, 2, 401 - head(1, 2, 0).len()), tight, Some(431)),
+        ("a target over both bounds is 414", head(500, 1, 0), tight, Some(414)),
+        ("no limit goes beyond the room", head(1, 129, 0), HeadLimits { headers_max: 4096, ..limits() }, Some(431)),
+        ("the room is used to its end", head(1, 128, 0), HeadLimits { headers_max: 4096, ..limits() }, None),
     ] {
         let got = verdict(head.as_bytes(), &limits);
         assert_eq!(got.clone().err(), status, "{name}");
@@ -534,11 +356,7 @@ fn limits_hold_at_the_bound_and_refuse_one_past_it() {
 
 #[test]
 fn an_endless_head_is_refused_as_soon_as_a_limit_is_passed() {
-    let tight = HeadLimits {
-        head_bytes_max: 300,
-        headers_max: 5,
-        target_bytes_max: 100,
-    };
+    let tight = HeadLimits { head_bytes_max: 300, headers_max: 5, target_bytes_max: 100 };
     for (name, start, endless, status, at_most) in [
         ("method", "", "A", 501, METHOD_BYTES_MAX + 1),
         ("target", "GET /", "a", 414, 4 + 101),
@@ -560,18 +378,13 @@ fn an_endless_head_is_refused_as_soon_as_a_limit_is_passed() {
 
 #[test]
 fn a_head_sent_byte_by_byte_is_parsed_a_few_times_only_and_at_its_end() {
-    let head = format!(
-        "GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n",
-        "v".repeat(4000)
-    );
+    let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "v".repeat(4000));
     let mut scan = HeadScan::default();
     let mut parses = 0;
     for end in 1..=head.len() {
         if scan.is_due(&head.as_bytes()[..end]) {
             parses += 1;
-            let taken = verdict(&head.as_bytes()[..end], &limits())
-                .unwrap()
-                .is_some();
+            let taken = verdict(&head.as_bytes()[..end], &limits()).unwrap().is_some();
             assert_eq!(taken, end == head.len());
         } else {
             assert!(end < head.len(), "the end was missed");
@@ -594,11 +407,7 @@ fn every_known_name_is_known_in_any_case_and_no_other_is() {
         }
         assert_eq!(known.as_str(), *name);
     }
-    let hop: Vec<_> = Known::ALL
-        .iter()
-        .filter(|(known, _)| known.is_hop_by_hop())
-        .map(|(_, name)| *name)
-        .collect();
+    let hop: Vec<_> = Known::ALL.iter().filter(|(known, _)| known.is_hop_by_hop()).map(|(_, name)| *name).collect();
     let expected = [
         "connection",
         "http2-settings",
@@ -629,9 +438,7 @@ fn fields_are_found_counted_nominated_and_copied_in_order() {
     assert!(fields.connection_names(b"x-DROP") && !fields.connection_names(b"a"));
 
     let mut out = Vec::new();
-    fields.copy_to(&mut out, |field| {
-        !fields.is_hop_by_hop(field) && field.known != Known::Cookie
-    });
+    fields.copy_to(&mut out, |field| !fields.is_hop_by_hop(field) && field.known != Known::Cookie);
     assert_eq!(out, b"Host: h\r\nA: 1\r\nB:2\r\nC:  4 \r\n");
     out.clear();
     fields.copy_to(&mut out, |field| field.known == Known::Cookie);

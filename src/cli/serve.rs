@@ -1,0 +1,183 @@
+//! `ringway serve`: puts configuration, workers and control plane together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::admission::Keys;
+use crate::base::WorkerId;
+use crate::base::clock::Clock;
+use crate::config::Config;
+use crate::control::{resolver, usage_log};
+use crate::listener;
+use crate::mesh::mailbox::Mailbox;
+use crate::net::tls::{self, ClientConfig};
+use crate::routing::Table;
+use crate::telemetry::Records;
+use crate::worker::state::Shared;
+use crate::worker::{self, Started};
+
+/// A gateway that accepts clients. It runs until the process ends.
+pub struct Running {
+    /// Where it listens, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    /// Its workers.
+    pub workers: Vec<Started>,
+}
+
+/// Serves the configuration file until the process is ended.
+pub fn serve(path: &Path) -> ExitCode {
+    let config = match super::check::load(path) {
+        Ok(config) => config,
+        Err(report) => {
+            eprint!("{report}");
+            return ExitCode::from(2);
+        }
+    };
+    let cores = config.cores.clone();
+    match start(config) {
+        Ok(running) => {
+            announce(&running, &cores);
+            loop {
+                std::thread::park();
+            }
+        }
+        Err(why) => {
+            eprintln!("ringway: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts a gateway within this process and returns once every worker accepts.
+///
+/// # Errors
+/// A sentence for the operator: a taken address, an unreadable authority, a thread or ring that cannot be made.
+pub fn start(config: Config) -> Result<Running, String> {
+    raise_descriptor_limit();
+    let workers = config.cores.len();
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    for listener in &config.listeners {
+        let (address, bound) =
+            listener::bind_all(listener.address, workers).map_err(|error| cannot_listen(listener.address, &error))?;
+        addresses.push(address);
+        for (own, socket) in sockets.iter_mut().zip(bound) {
+            own.push(socket);
+        }
+    }
+    let shared = share(config)?;
+    let (sender, receiver) = sync_channel(workers);
+    for ((id, core), sockets) in (0..).zip(&shared.config.cores).zip(sockets) {
+        worker::start(WorkerId(id), *core, sockets, shared.clone(), sender.clone())
+            .map_err(|error| format!("worker {id} cannot be started: {error}"))?;
+    }
+    let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.host.clone()).collect();
+    let publisher = shared.clone();
+    resolver::start(hosts, move |names| {
+        for mailbox in &publisher.names {
+            mailbox.put(names.clone());
+        }
+    })
+    .map_err(|error| format!("the resolver cannot be started: {error}"))?;
+    let mut started = Vec::new();
+    for _ in 0..workers {
+        let one = receiver.recv().map_err(|_| "a worker ended while it started".to_owned())?;
+        started.push(one.map_err(|error| format!("no event loop can be built: {error}"))?);
+    }
+    started.sort_by_key(|worker| worker.id);
+    Ok(Running { addresses, workers: started })
+}
+
+fn share(config: Config) -> Result<Arc<Shared>, String> {
+    let config = Arc::new(config);
+    let records = match &config.usage_log {
+        Some(path) => {
+            let records = Arc::new(Records::default());
+            usage_log::start(path, config.clone(), records.clone())
+                .map_err(|error| format!("the usage log {} cannot be opened: {error}", path.display()))?;
+            Some(records)
+        }
+        None => None,
+    };
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    Ok(Arc::new(Shared {
+        keys: Keys::new(&config),
+        table: Table::new(&config),
+        tls: trusts(&config)?,
+        names: config.cores.iter().map(|_| Mailbox::default()).collect(),
+        records,
+        clock: Clock::new(),
+        seed: seed ^ (u64::from(std::process::id()) << 32),
+        config,
+    }))
+}
+
+/// What each endpoint trusts. The system's store is read once, and not at all without an https endpoint.
+fn trusts(config: &Config) -> Result<Vec<Option<Arc<ClientConfig>>>, String> {
+    let mut usual = None;
+    let mut trusts = Vec::new();
+    for endpoint in &config.endpoints {
+        trusts.push(match (&endpoint.ca, endpoint.tls) {
+            (_, false) => None,
+            (None, true) => {
+                if usual.is_none() {
+                    usual = Some(tls::client_config(None).map_err(|error| error.to_string())?);
+                }
+                usual.clone()
+            }
+            (Some(path), true) => {
+                let shown = path.display();
+                let pem =
+                    std::fs::read(path).map_err(|error| format!("the authority {shown} cannot be read: {error}"))?;
+                let config =
+                    tls::client_config(Some(&pem)).map_err(|error| format!("the authority {shown}: {error}"))?;
+                Some(config)
+            }
+        });
+    }
+    Ok(trusts)
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("{address} is already in use: another program, or another ringway, listens there")
+        }
+        _ => format!("cannot listen on {address}: {error}"),
+    }
+}
+
+/// Two descriptors a stream add up, and the usual soft limit of 1024 is for programs that use select.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Not being allowed to changes nothing: accepting then pauses at the limit.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Says on stderr where the gateway listens and on what its workers stand.
+pub fn announce(running: &Running, cores: &[usize]) {
+    for address in &running.addresses {
+        eprintln!("ringway: listening on http://{address}");
+    }
+    let Some(first) = running.workers.first() else { return };
+    for refused in &first.refused {
+        eprintln!("ringway: not available here: {refused}");
+    }
+    if let Some(worker) = running.workers.iter().find(|worker| !worker.pinned) {
+        eprintln!("ringway: worker {} could not be pinned to its core", worker.id.0);
+    }
+    let count = running.workers.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+    eprintln!("ringway: ready: {count} worker{plural} on core{plural} {}, {}", cores.join(","), first.rung);
+}

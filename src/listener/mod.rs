@@ -1,0 +1,90 @@
+//! Downstream: clients. Binds the listening sockets, accepts, and speaks HTTP/1.1 to whoever connected.
+
+pub mod http1;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+};
+
+/// Connections that the kernel may queue for one worker's socket before it drops new ones.
+const BACKLOG: i32 = 4096;
+
+/// Binds one listening socket for each of `workers` to `address`; with port 0, all to the same free port.
+///
+/// The kernel spreads new connections over them (SO_REUSEPORT). That option would also let another process
+/// bind the same port in silence, so the address is first bound without it.
+///
+/// # Errors
+/// The address is in use, not ours, or not allowed.
+pub fn bind_all(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    if address.port() != 0 {
+        drop(bind_one(address, false)?);
+    }
+    let first = bind_one(address, true)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        sockets.push(bind_one(address, true)?);
+    }
+    Ok((address, sockets))
+}
+
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd: OwnedFd = socket(family, SockType::Stream, flags, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if shared {
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(TcpListener::from(fd))
+}
+
+/// One worker's side of a listening socket.
+pub struct Acceptor {
+    listener: monoio::net::TcpListener,
+}
+
+impl Acceptor {
+    /// Takes a socket of [`bind_all`] over, on the thread that will accept.
+    ///
+    /// # Errors
+    /// If the event loop refuses it.
+    pub fn new(socket: TcpListener) -> io::Result<Acceptor> {
+        Ok(Acceptor { listener: monoio::net::TcpListener::from_std(socket)? })
+    }
+
+    /// The next client. Must not be dropped while it waits: a connection accepted meanwhile would be lost.
+    pub async fn accept(&self) -> TcpStream {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => return stream,
+                // Out of descriptors or memory: the client stays in the queue; trying again at once would spin.
+                Err(_) => monoio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_one_port_and_a_second_gateway_is_refused_it() {
+        let (address, sockets) = bind_all("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert_ne!(address.port(), 0);
+        assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
+        assert_eq!(bind_all(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(sockets);
+        assert_eq!(bind_all(address, 1).unwrap().0, address);
+    }
+}

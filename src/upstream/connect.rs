@@ -1,0 +1,56 @@
+//! Reaching an endpoint: address, connection, TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::{Connection, ErrorKind, Phase, Slot, UpstreamError, Upstreams};
+use crate::base::EndpointId;
+use crate::net::buf::Buffers;
+use crate::net::stream::Stream;
+use crate::net::tls::Session;
+
+impl Upstreams {
+    /// The host and port of `endpoint`, to look its addresses up.
+    pub fn host(&self, endpoint: EndpointId) -> (&str, u16) {
+        let slot = self.slot(endpoint);
+        (&slot.host, slot.port)
+    }
+
+    /// Connects to `endpoint` at the first of `addresses` that answers. Bounding the time is the caller's;
+    /// dropping the future abandons the attempt.
+    ///
+    /// # Errors
+    /// The last address's failure; no address at all; too many connections open.
+    pub async fn connect(
+        &self,
+        endpoint: EndpointId,
+        addresses: &[SocketAddr],
+        buffers: &Rc<Buffers>,
+    ) -> Result<Connection, UpstreamError> {
+        let slot = self.slot(endpoint);
+        let fail = |kind| UpstreamError { endpoint: slot.name.clone(), phase: Phase::Connect, kind };
+        if slot.open.get() >= self.connections_max {
+            return Err(fail(ErrorKind::Exhausted));
+        }
+        let mut last = ErrorKind::Unresolved;
+        for address in addresses {
+            match dial(slot, *address, buffers).await {
+                Ok(stream) => {
+                    slot.open.set(slot.open.get() + 1);
+                    return Ok(Connection { stream, reused: false, slot: slot.clone() });
+                }
+                Err(error) => last = ErrorKind::Io(error),
+            }
+        }
+        Err(fail(last))
+    }
+}
+
+async fn dial(slot: &Slot, address: SocketAddr, buffers: &Rc<Buffers>) -> io::Result<Stream> {
+    let session = slot.tls.clone().map(|config| Session::client(config, &slot.host)).transpose()?;
+    let tcp = Stream::connect(address).await?;
+    let mut stream = Stream::new(tcp, session, buffers.clone());
+    stream.handshake().await?;
+    Ok(stream)
+}

@@ -1,0 +1,219 @@
+//! One HTTP/1.1 exchange over one connection: what is sent to an endpoint, and the head of its answer.
+//!
+//! Not here: bodies (`wire::http1::Decoder`), retries, and what becomes of the answer.
+
+use super::{Connection, ErrorKind, Phase, Slot, UpstreamError};
+use crate::base::Dialect;
+use crate::wire::http1::{
+    Field, Framing, HeadLimits, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length,
+    write_header, write_request_line,
+};
+
+/// Interim answers (1xx) that are passed over before the real one; more are a fault.
+const INTERIM_MAX: u32 = 32;
+
+/// What is to be asked, apart from the body.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path below `/v1`, with its slash.
+    pub path: &'a str,
+    /// The query, without `?`.
+    pub query: Option<&'a str>,
+    /// The dialect, which decides how the key is sent.
+    pub dialect: Dialect,
+    /// The client's field lines that are passed on, whole.
+    pub fields: &'a [u8],
+    /// The id sent as `x-request-id`.
+    pub request_id: &'a str,
+    /// Framing of the body that follows.
+    pub framing: Framing,
+}
+
+impl Slot {
+    /// Appends the head of a request to this endpoint.
+    ///
+    /// # Errors
+    /// The target holds a byte that cannot be sent.
+    pub fn write_head(&self, out: &mut Vec<u8>, ask: &Ask<'_>) -> Result<(), &'static str> {
+        write_request_line(out, ask.method, &self.base_path, ask.path, ask.query)
+            .map_err(|_| "the request target holds a byte that cannot be sent")?;
+        out.extend_from_slice(&self.lines[usize::from(ask.dialect == Dialect::Anthropic)]);
+        match ask.framing {
+            Framing::Length(length) => write_content_length(out, length),
+            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::None | Framing::UntilClose => {}
+        }
+        write_header(out, "x-request-id", ask.request_id.as_bytes()).map_err(|_| "the request id cannot be sent")?;
+        out.extend_from_slice(ask.fields);
+        end_head(out);
+        Ok(())
+    }
+
+    /// An error of this endpoint.
+    pub fn error(&self, phase: Phase, kind: ErrorKind) -> UpstreamError {
+        UpstreamError { endpoint: self.name.clone(), phase, kind }
+    }
+}
+
+/// The field lines of a request that an endpoint is sent as they came. Everything else is ours to say, belongs
+/// to one connection, or is the client's secret.
+pub fn is_request_field_passed(field: &Field<'_>) -> bool {
+    match field.known {
+        Known::Host
+        | Known::ContentLength
+        | Known::Expect
+        | Known::AcceptEncoding
+        | Known::Authorization
+        | Known::XApiKey
+        | Known::ApiKey
+        | Known::XGoogApiKey
+        | Known::Cookie
+        | Known::XRequestId => false,
+        known if known.is_hop_by_hop() => false,
+        Known::Other => !is_ours(field.name),
+        _ => true,
+    }
+}
+
+/// The field lines of an answer that a client is sent as they came.
+pub fn is_answer_field_passed(field: &Field<'_>) -> bool {
+    match field.known {
+        Known::ContentLength
+        | Known::SetCookie
+        | Known::AltSvc
+        | Known::StrictTransportSecurity
+        | Known::XRequestId => false,
+        known if known.is_hop_by_hop() => false,
+        Known::Other => !is_ours(field.name),
+        _ => true,
+    }
+}
+
+/// Field names that only Ringway may send.
+fn is_ours(name: &str) -> bool {
+    name.get(..10).is_some_and(|prefix| prefix.eq_ignore_ascii_case("x-ringway-"))
+}
+
+/// How an answer's body is to be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A `text/event-stream`.
+    Events,
+    /// JSON.
+    Json,
+    /// Anything else, and everything encoded: passes through unread.
+    Opaque,
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct AnswerHead {
+    /// Status, 200 to 599.
+    pub status: u16,
+    /// How the body ends.
+    pub framing: Framing,
+    /// True if the connection may be used again afterwards.
+    pub keep_alive: bool,
+    /// What the body is.
+    pub content: Content,
+    /// Field lines for the client, whole; the endpoint's own request id among them, under another name.
+    pub fields: Vec<u8>,
+}
+
+impl AnswerHead {
+    fn read(head: &ResponseHead<'_, '_>) -> AnswerHead {
+        let mut fields = Vec::with_capacity(256);
+        head.fields.copy_to(&mut fields, |field| {
+            is_answer_field_passed(field) && !head.fields.connection_names(field.name.as_bytes())
+        });
+        if let Some(id) = head.fields.get(Known::XRequestId) {
+            // A value that was parsed can be written.
+            let _ = write_header(&mut fields, "x-ringway-upstream-request-id", id);
+        }
+        let encoded =
+            head.fields.get(Known::ContentEncoding).is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+        let media = head.fields.get(Known::ContentType).unwrap_or_default();
+        let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let content = if encoded {
+            Content::Opaque
+        } else if media.eq_ignore_ascii_case(b"text/event-stream") {
+            Content::Events
+        } else if media.eq_ignore_ascii_case(b"application/json") {
+            Content::Json
+        } else {
+            Content::Opaque
+        };
+        AnswerHead { status: head.status, framing: head.framing, keep_alive: head.keep_alive, content, fields }
+    }
+}
+
+impl Connection {
+    /// Waits for the head of the answer, over interim ones, and consumes it. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The connection failed or closed, or what came is not an HTTP/1.1 answer.
+    pub async fn answer_head(&mut self, limits: &HeadLimits, to_head: bool) -> Result<AnswerHead, UpstreamError> {
+        let mut interim = 0;
+        loop {
+            match self.next_head(limits, to_head)? {
+                Some(Some(head)) => return Ok(head),
+                Some(None) => {
+                    interim += 1;
+                    if interim > INTERIM_MAX {
+                        return Err(self.slot.error(Phase::Head, ErrorKind::Malformed("too many interim answers")));
+                    }
+                    continue;
+                }
+                None => {}
+            }
+            let phase =
+                if self.stream.input.bytes().is_empty() && interim == 0 { Phase::FirstByte } else { Phase::Head };
+            match self.stream.input.fill().await {
+                Ok(true) => {}
+                Ok(false) => return Err(self.slot.error(phase, ErrorKind::Closed { reused: self.reused })),
+                Err(error) => return Err(self.io_error(phase, error)),
+            }
+        }
+    }
+
+    /// `Some(None)` for an interim head.
+    fn next_head(&mut self, limits: &HeadLimits, to_head: bool) -> Result<Option<Option<AnswerHead>>, UpstreamError> {
+        let mut space = HeadSpace::new();
+        let parsed = parse_response(self.stream.input.bytes(), limits, to_head, &mut space);
+        let head = match parsed {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(None),
+            Err(malformed) => return Err(self.slot.error(Phase::Head, ErrorKind::Malformed(malformed.reason))),
+        };
+        let len = head.len;
+        let answer = match head.status {
+            _ if head.is_interim => None,
+            101 => {
+                let kind = ErrorKind::Malformed("it switched protocols without being asked");
+                return Err(self.slot.error(Phase::Head, kind));
+            }
+            _ => Some(AnswerHead::read(&head)),
+        };
+        self.stream.input.consume(len);
+        Ok(Some(answer))
+    }
+
+    /// The endpoint of this connection.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// A socket's error, told apart from a reused connection that had been closed under us.
+    pub fn io_error(&self, phase: Phase, error: std::io::Error) -> UpstreamError {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+        let kind = match error.kind() {
+            BrokenPipe | ConnectionReset | NotConnected if self.reused && phase <= Phase::FirstByte => {
+                ErrorKind::Closed { reused: true }
+            }
+            _ => ErrorKind::Io(error),
+        };
+        self.slot.error(phase, kind)
+    }
+}

@@ -1,0 +1,203 @@
+//! Providers: connections to their endpoints, kept per worker, and one HTTP/1.1 exchange over each.
+//!
+//! Lives on: every worker, one [`Upstreams`] each. It does not choose endpoints (`routing`) nor retry (`worker`).
+
+pub mod connect;
+pub mod http1;
+pub mod pool;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{Dialect, EndpointId};
+use crate::config::{Auth, Config, Endpoint};
+use crate::net::stream::Stream;
+use crate::net::tls::ClientConfig;
+
+/// The phase in which an exchange with an endpoint failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Finding an address, connecting, agreeing on TLS.
+    Connect,
+    /// Sending the request.
+    Request,
+    /// Waiting for the answer's first byte.
+    FirstByte,
+    /// Reading the answer's head.
+    Head,
+    /// Reading the answer's body.
+    Body,
+}
+
+/// An endpoint that failed us.
+#[derive(Debug)]
+pub struct UpstreamError {
+    /// Which one; its name holds no secret.
+    pub endpoint: String,
+    /// When.
+    pub phase: Phase,
+    /// How.
+    pub kind: ErrorKind,
+}
+
+/// How an endpoint failed.
+#[derive(Debug)]
+pub enum ErrorKind {
+    /// Its name has no address yet.
+    Unresolved,
+    /// It has as many connections as it may have from one worker.
+    Exhausted,
+    /// The socket or TLS failed.
+    Io(io::Error),
+    /// It closed the connection; a reused one may simply have been stale.
+    Closed {
+        /// True if the connection had carried an exchange before.
+        reused: bool,
+    },
+    /// A timer ran out.
+    Timeout(Duration),
+    /// What it sent is not HTTP, or breaks its rules.
+    Malformed(&'static str),
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doing = match self.phase {
+            Phase::Connect => "connecting",
+            Phase::Request => "sending the request",
+            Phase::FirstByte => "waiting for an answer",
+            Phase::Head => "reading the answer's head",
+            Phase::Body => "reading the answer",
+        };
+        write!(f, "endpoint {}: ", self.endpoint)?;
+        match &self.kind {
+            ErrorKind::Unresolved => write!(f, "its name has no address (while {doing})"),
+            ErrorKind::Exhausted => write!(f, "all connections that it may have are in use"),
+            ErrorKind::Io(error) => write!(f, "{error} (while {doing})"),
+            ErrorKind::Closed { .. } => write!(f, "it closed the connection (while {doing})"),
+            ErrorKind::Timeout(after) => write!(f, "nothing came within {after:?} (while {doing})"),
+            ErrorKind::Malformed(why) => write!(f, "{why} (while {doing})"),
+        }
+    }
+}
+
+impl UpstreamError {
+    /// True if the provider cannot have begun work, so that another endpoint may be asked.
+    pub fn is_before_request(&self) -> bool {
+        self.phase == Phase::Connect
+    }
+
+    /// True for a connection that had gone stale: closed before the first byte of an answer.
+    pub fn is_stale(&self) -> bool {
+        self.phase <= Phase::FirstByte && matches!(self.kind, ErrorKind::Closed { reused: true })
+    }
+}
+
+/// All endpoints as one worker sees them.
+pub struct Upstreams {
+    slots: Vec<Rc<Slot>>,
+    idle_max: usize,
+    idle: Duration,
+    connections_max: usize,
+}
+
+/// One endpoint as one worker sees it.
+pub struct Slot {
+    /// Its name, for errors.
+    pub name: String,
+    host: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+    base_path: String,
+    /// The field lines that every request to it begins with, by dialect; they hold its key.
+    lines: [Vec<u8>; 2],
+    idle: RefCell<Vec<pool::Idle>>,
+    open: Cell<usize>,
+    outstanding: Cell<u32>,
+}
+
+/// A connection to an endpoint, in use by one exchange.
+pub struct Connection {
+    /// The connection itself.
+    pub stream: Stream,
+    /// True if it had carried an exchange before.
+    pub reused: bool,
+    slot: Rc<Slot>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.slot.open.set(self.slot.open.get() - 1);
+    }
+}
+
+/// Counts one request as outstanding at an endpoint for as long as it lives.
+pub struct Outstanding(Rc<Slot>);
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.set(self.0.outstanding.get() - 1);
+    }
+}
+
+impl Upstreams {
+    /// Slots for all endpoints of `config`; `tls` gives each https endpoint what it trusts.
+    pub fn new(config: &Config, tls: &[Option<Arc<ClientConfig>>]) -> Upstreams {
+        let slots = config.endpoints.iter().zip(tls).map(|(endpoint, tls)| {
+            Rc::new(Slot {
+                name: endpoint.name.clone(),
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+                tls: tls.clone(),
+                base_path: endpoint.base_path.clone(),
+                lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(endpoint, dialect)),
+                idle: RefCell::default(),
+                open: Cell::new(0),
+                outstanding: Cell::new(0),
+            })
+        });
+        Upstreams {
+            slots: slots.collect(),
+            idle_max: config.pool.idle_max,
+            idle: config.pool.idle,
+            connections_max: config.pool.connections_max,
+        }
+    }
+
+    /// The slot of `endpoint`.
+    pub fn slot(&self, endpoint: EndpointId) -> &Rc<Slot> {
+        &self.slots[usize::from(endpoint.0)]
+    }
+
+    /// Requests of this worker that `endpoint` has not yet answered to their end.
+    pub fn outstanding(&self, endpoint: EndpointId) -> u32 {
+        self.slot(endpoint).outstanding.get()
+    }
+
+    /// Counts a request as outstanding.
+    pub fn begin(&self, endpoint: EndpointId) -> Outstanding {
+        let slot = self.slot(endpoint);
+        slot.outstanding.set(slot.outstanding.get() + 1);
+        Outstanding(slot.clone())
+    }
+}
+
+/// What we always say to an endpoint: who it is, who we are, and that we want to read along.
+fn own_lines(endpoint: &Endpoint, dialect: Dialect) -> Vec<u8> {
+    let mut lines = format!("host: {}\r\naccept-encoding: identity\r\n", endpoint.authority).into_bytes();
+    if let Some(key) = &endpoint.key {
+        let as_bearer = match endpoint.auth {
+            Auth::Bearer => true,
+            Auth::XApiKey => false,
+            Auth::Dialect => dialect == Dialect::OpenAi,
+        };
+        lines.extend_from_slice(if as_bearer { b"authorization: Bearer " } else { b"x-api-key: " });
+        lines.extend_from_slice(key.expose().as_bytes());
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
+}

@@ -1,0 +1,55 @@
+//! Idle connections to endpoints, bounded in number and age.
+//!
+//! An idle connection keeps a read under way, so one that the endpoint closes is seen at the next look and
+//! never handed out; the race that remains is the attempt's to repeat.
+
+use std::rc::Rc;
+
+use super::{Connection, Upstreams};
+use crate::base::EndpointId;
+use crate::base::clock::Instant;
+
+/// A connection that waits for its next exchange.
+pub struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Upstreams {
+    /// The most recently used idle connection to `endpoint` that is still open.
+    pub fn checkout(&self, endpoint: EndpointId) -> Option<Connection> {
+        let mut idle = self.slot(endpoint).idle.borrow_mut();
+        while let Some(mut kept) = idle.pop() {
+            if kept.connection.stream.input.is_quiet() {
+                return Some(kept.connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange has ended; it is closed instead if too many are kept, or if the
+    /// endpoint has already closed it or said more than it was asked for.
+    pub fn checkin(&self, mut connection: Connection, now: Instant) {
+        let slot = Rc::clone(&connection.slot);
+        let mut idle = slot.idle.borrow_mut();
+        if idle.len() < self.idle_max && connection.stream.input.is_quiet() {
+            connection.reused = true;
+            idle.push(Idle { connection, since: now });
+        }
+    }
+
+    /// Closes what was closed by its endpoint or has been idle for too long.
+    pub fn sweep(&self, now: Instant) {
+        for slot in &self.slots {
+            let mut idle = slot.idle.borrow_mut();
+            idle.retain_mut(|kept| now.since(kept.since) < self.idle && kept.connection.stream.input.is_quiet());
+        }
+    }
+}
+
+impl Connection {
+    /// Ends the exchange under way and the connection with it, at once.
+    pub fn abort(self) {
+        self.stream.socket.abort();
+    }
+}

@@ -1,0 +1,184 @@
+//! What an upstream's answer says, read along while its bytes pass through.
+//!
+//! No sockets: body bytes in, bytes for the client out, and what was understood on the way. For an event stream
+//! this decides the *commit point*: until the first content everything is held, since a failure up to there can
+//! still become an honest status.
+
+use crate::base::Dialect;
+use crate::wire;
+use crate::wire::answer::AnswerScan;
+use crate::wire::chat::{Kind, UpstreamFault, Usage};
+use crate::wire::sse::Framer;
+
+/// An event stream on its way to the client. Only whole events pass, so that whatever has to be said at the end
+/// begins on a boundary.
+#[derive(Debug)]
+pub struct Events {
+    dialect: Dialect,
+    framer: Framer,
+    /// Takes the extra usage chunk out that we, not the client, asked for.
+    strip_usage: bool,
+    event_bytes_max: usize,
+    hold_bytes_max: usize,
+    /// The event under way.
+    partial: Vec<u8>,
+    /// True once content has come.
+    pub committed: bool,
+    /// True once the stream has said that it is complete.
+    pub ended: bool,
+    /// True once a reason for finishing has come.
+    pub finished: bool,
+    /// True if some event was of a kind we do not know, so that we cannot tell a whole stream from a broken one.
+    pub unknown: bool,
+    /// The failure that the stream itself told of.
+    pub fault: Option<UpstreamFault>,
+    /// What was used, as far as it was told.
+    pub usage: Usage,
+    /// Events with content so far.
+    pub contents: u64,
+}
+
+impl Events {
+    /// A stream of `dialect` of which nothing has come.
+    pub fn new(dialect: Dialect, strip_usage: bool, event_bytes_max: usize, hold_bytes_max: usize) -> Events {
+        Events {
+            dialect,
+            framer: Framer::new(),
+            strip_usage,
+            event_bytes_max,
+            hold_bytes_max,
+            partial: Vec::new(),
+            committed: false,
+            ended: false,
+            finished: false,
+            unknown: false,
+            fault: None,
+            usage: Usage::default(),
+            contents: 0,
+        }
+    }
+
+    /// Takes body bytes in and appends what may go to the client to `out`. True if content was among them.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        let before = self.contents;
+        let mut partial = std::mem::take(&mut self.partial);
+        if partial.is_empty() {
+            let taken = self.take_frames(bytes, out);
+            partial.extend_from_slice(&bytes[taken..]);
+        } else {
+            partial.extend_from_slice(bytes);
+            let taken = self.take_frames(&partial, out);
+            partial.drain(..taken);
+        }
+        if partial.is_empty() && partial.capacity() > self.hold_bytes_max {
+            partial = Vec::new();
+        }
+        self.partial = partial;
+        // Something that talks this long without content is let through rather than held for ever.
+        self.committed |= out.len() > self.hold_bytes_max && self.fault.is_none();
+        self.contents != before
+    }
+
+    /// True if the stream may be called whole now that its body has properly ended.
+    pub fn is_whole(&self) -> bool {
+        self.fault.is_none() && self.partial_is_blank() && (self.ended || self.finished || self.unknown)
+    }
+
+    /// True in the middle of an event that passes in pieces: nothing can be said to the client then.
+    pub fn is_mid_event(&self) -> bool {
+        self.framer.is_passing()
+    }
+
+    fn partial_is_blank(&self) -> bool {
+        !self.framer.is_passing() && self.partial.trim_ascii().is_empty()
+    }
+
+    /// Takes whole frames off the front of `buf`; returns how many bytes they took.
+    fn take_frames(&mut self, buf: &[u8], out: &mut Vec<u8>) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = &buf[at..];
+            if self.framer.is_passing() || rest.len() > self.event_bytes_max && self.framer.clone().next(rest).is_none()
+            {
+                let passed = self.framer.pass(rest);
+                self.committed = true;
+                self.unknown = true;
+                self.contents += 1;
+                if self.fault.is_none() {
+                    out.extend_from_slice(&rest[..passed.len]);
+                }
+                at += passed.len;
+                if !passed.ended {
+                    return at;
+                }
+                continue;
+            }
+            let Some(frame) = self.framer.next(rest) else { return at };
+            at += frame.len;
+            let raw = &rest[..frame.len];
+            // After a failure nothing counts any more, least of all a [DONE].
+            if self.fault.is_some() {
+                continue;
+            }
+            if !frame.has_data {
+                out.extend_from_slice(raw);
+                continue;
+            }
+            let meaning = wire::read_event(self.dialect, frame.event, &frame.data);
+            if let Some(usage) = meaning.usage {
+                self.usage.merge(usage);
+            }
+            match meaning.kind {
+                Kind::Error => {
+                    self.fault = meaning.error;
+                    if self.committed {
+                        out.extend_from_slice(raw);
+                    }
+                    continue;
+                }
+                Kind::Usage if self.strip_usage => continue,
+                Kind::Content => self.contents += 1,
+                Kind::Other => {
+                    self.contents += 1;
+                    self.unknown = true;
+                }
+                Kind::Finish => {
+                    self.contents += 1;
+                    self.finished = true;
+                }
+                Kind::End => self.ended = true,
+                Kind::Usage | Kind::Lifecycle => {}
+            }
+            self.committed |= meaning.kind.commits();
+            out.extend_from_slice(raw);
+        }
+    }
+}
+
+/// An answer on its way to the client.
+pub enum Answer {
+    /// An event stream.
+    Events(Box<Events>),
+    /// An unstreamed JSON answer.
+    Json(Box<AnswerScan>),
+    /// Bytes that mean nothing to us.
+    Opaque,
+}
+
+impl Answer {
+    /// Takes body bytes in and appends what may go to the client to `out`. True if content was among them.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        match self {
+            Answer::Events(events) => events.push(bytes, out),
+            Answer::Json(scan) => {
+                scan.push(bytes);
+                out.extend_from_slice(bytes);
+                !bytes.is_empty()
+            }
+            Answer::Opaque => {
+                out.extend_from_slice(bytes);
+                !bytes.is_empty()
+            }
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! Tries endpoints until one has begun to answer: the commit point.
+//!
+//! An attempt ends when the first content has come, or an unstreamed answer is whole or too large to hold. Up
+//! to there nothing was said to the client, so every failure is still an honest status. After it nothing here
+//! can run again: the plan is gone.
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::pin::pin;
+use std::task::Poll;
+
+use super::answer::{Answer, Events};
+use super::body::Body;
+use super::exchange::{Call, Scene, Stop, Wait};
+use crate::base::EndpointId;
+use crate::base::reject::Reject;
+use crate::config::Model;
+use crate::listener::http1::Interrupt;
+use crate::routing::{Candidate, Plan};
+use crate::telemetry::State;
+use crate::upstream::http1::{AnswerHead, Ask, Content};
+use crate::upstream::{Connection, ErrorKind, Outstanding, Phase, UpstreamError};
+use crate::wire::answer::AnswerScan;
+use crate::wire::chat::UpstreamFault;
+use crate::wire::http1::{Decoder, Framing, begin_chunk, end_chunk, last_chunk};
+use crate::wire::request::{self, Patches};
+
+/// A request up to this size goes out in one write, head and body; a larger one in pieces of this size.
+const WRITE_BYTES: usize = 128 * 1024;
+/// An unstreamed answer up to this size is held until it is whole, so that a failure in it is still a status.
+pub const HOLD_BYTES_MAX: usize = 64 * 1024;
+
+/// An answer that has begun.
+pub struct Begun {
+    /// The connection it comes on.
+    pub connection: Connection,
+    /// Its head.
+    pub head: AnswerHead,
+    /// Follows its body.
+    pub decoder: Decoder,
+    /// What it says.
+    pub answer: Answer,
+    /// Body bytes for the client that were not yet sent.
+    pub out: Vec<u8>,
+    /// The upstream's connection may carry another exchange, as far as the request goes.
+    pub request_sent: bool,
+    /// Counts as outstanding at the endpoint until the answer has ended.
+    _outstanding: Outstanding,
+}
+
+/// How one try failed.
+enum Failed {
+    /// Another endpoint, or the same one on a fresh connection, may be asked.
+    Again(UpstreamError),
+    /// It may not.
+    Stop(Stop),
+}
+
+impl From<Stop> for Failed {
+    fn from(stop: Stop) -> Failed {
+        Failed::Stop(stop)
+    }
+}
+
+/// Sends `call` to the endpoints of `plan` in turn, until one has begun to answer.
+///
+/// # Errors
+/// The last failure, as the client is to be told.
+pub async fn run(scene: &mut Scene<'_>, call: &mut Call, model: &Model, mut plan: Plan<'_>) -> Result<Begun, Stop> {
+    let worker = scene.worker;
+    let mut last = None;
+    while let Some(candidate) = plan.next(|endpoint| worker.upstreams.outstanding(endpoint), worker.random()) {
+        scene.record.endpoint = Some(candidate.endpoint);
+        // A body that is consumed as it is sent cannot be sent twice, so it gets no connection that may be stale.
+        let mut fresh = matches!(call.body, Body::Streamed { .. });
+        loop {
+            scene.record.attempts += 1;
+            match once(scene, call, model, candidate, fresh).await {
+                Ok(begun) => return Ok(begun),
+                Err(Failed::Again(error)) if error.is_stale() && !fresh => fresh = true,
+                Err(Failed::Again(error)) if error.is_before_request() => {
+                    last = Some(told(scene, Wait::Connect, model, &error));
+                    break;
+                }
+                Err(Failed::Again(error)) => return Err(told(scene, Wait::FirstToken, model, &error)),
+                Err(Failed::Stop(stop)) => return Err(stop),
+            }
+        }
+        plan.rule_out(candidate.endpoint);
+        if worker.clock.now() >= scene.total_until() {
+            break;
+        }
+    }
+    Err(last.unwrap_or_else(|| Stop::from(Reject::gateway(503, "no_endpoint", "No endpoint is left to ask."))))
+}
+
+/// One endpoint, once.
+async fn once(
+    scene: &mut Scene<'_>,
+    call: &mut Call,
+    model: &Model,
+    candidate: Candidate<'_>,
+    fresh: bool,
+) -> Result<Begun, Failed> {
+    let worker = scene.worker;
+    let endpoint = candidate.endpoint;
+    let outstanding = worker.upstreams.begin(endpoint);
+    let reused = if fresh { None } else { worker.upstreams.checkout(endpoint) };
+    let mut connection = match reused {
+        Some(connection) => connection,
+        None => connect(scene, model, endpoint).await?,
+    };
+    let request_sent = send(scene, call, model, candidate, &mut connection).await?;
+
+    scene.start_timer(Wait::FirstToken, model);
+    let to_head = scene.intake.is_head();
+    let head = match scene.client.watch(connection.answer_head(&worker.head_limits, to_head)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(error)) => return Err(Failed::Again(error)),
+        Err(interrupt) => return Err(interrupted(scene, Wait::FirstToken, model, &connection, interrupt).into()),
+    };
+    let limits = &worker.config().limits;
+    let answer = match head.content {
+        Content::Events if head.status < 300 => {
+            scene.record.streamed = true;
+            let events = Events::new(
+                scene.intake.dialect,
+                strips_usage(scene, call, candidate),
+                limits.event_bytes_max,
+                limits.stream_bytes_max,
+            );
+            Answer::Events(Box::new(events))
+        }
+        Content::Json => Answer::Json(Box::new(AnswerScan::new(scene.intake.dialect))),
+        _ => Answer::Opaque,
+    };
+    let mut begun = Begun {
+        decoder: Decoder::response(head.framing),
+        connection,
+        head,
+        answer,
+        out: Vec::new(),
+        request_sent,
+        _outstanding: outstanding,
+    };
+    begun.reach_commit_point(scene, model).await?;
+    Ok(begun)
+}
+
+impl Begun {
+    /// Takes in what has come; true if content was among it.
+    ///
+    /// # Errors
+    /// The body is not framed as it should be.
+    pub fn digest(&mut self) -> Result<bool, UpstreamError> {
+        let mut content = false;
+        while !self.decoder.is_done() && !self.connection.stream.input.bytes().is_empty() {
+            let bytes = self.connection.stream.input.bytes();
+            let piece = self.decoder.decode(bytes).map_err(|malformed| {
+                self.connection.slot().error(Phase::Body, ErrorKind::Malformed(malformed.reason))
+            })?;
+            content |= self.answer.push(&bytes[piece.data], &mut self.out);
+            self.connection.stream.input.consume(piece.consumed);
+        }
+        Ok(content)
+    }
+
+    /// The upstream has closed: is that the body's proper end?
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn digest_end(&mut self) -> Result<(), UpstreamError> {
+        match self.decoder.eof() {
+            Ok(()) => Ok(()),
+            Err(malformed) => Err(self.connection.slot().error(Phase::Body, ErrorKind::Malformed(malformed.reason))),
+        }
+    }
+
+    /// Reads until the answer may be given to the client.
+    async fn reach_commit_point(&mut self, scene: &mut Scene<'_>, model: &Model) -> Result<(), Stop> {
+        let wait = if matches!(self.answer, Answer::Events(_)) { Wait::FirstToken } else { Wait::BetweenTokens };
+        loop {
+            self.digest().map_err(|error| broken(&error))?;
+            if self.is_committed(scene)? {
+                return Ok(());
+            }
+            if wait == Wait::BetweenTokens {
+                scene.start_timer(wait, model);
+            }
+            match scene.client.watch(self.connection.stream.input.fill()).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => self.digest_end().map_err(|error| broken(&error))?,
+                Ok(Err(error)) => return Err(broken(&self.connection.io_error(Phase::Body, error))),
+                Err(interrupt) => return Err(interrupted(scene, wait, model, &self.connection, interrupt)),
+            }
+        }
+    }
+
+    fn is_committed(&mut self, scene: &mut Scene<'_>) -> Result<bool, Stop> {
+        let done = self.decoder.is_done();
+        match &mut self.answer {
+            Answer::Events(events) => {
+                if events.committed {
+                    return Ok(true);
+                }
+                if let Some(fault) = events.fault.take() {
+                    scene.record.tokens = tokens(events.usage);
+                    return Err(faulted(fault));
+                }
+                if done {
+                    let text = "The provider's stream ended before any content.";
+                    return Err(Stop::Reject(Reject::upstream(502, "empty_stream", text), State::Truncated));
+                }
+                Ok(false)
+            }
+            Answer::Json(_) if self.head.status < 300 => {
+                if !done {
+                    return Ok(self.out.len() > HOLD_BYTES_MAX);
+                }
+                Ok(true)
+            }
+            // Errors pass as they are, and bytes that mean nothing to us need not be held.
+            _ => Ok(true),
+        }
+    }
+}
+
+/// Makes a connection within the connect timer.
+async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> Result<Connection, Failed> {
+    let worker = scene.worker;
+    scene.start_timer(Wait::Connect, model);
+    let work = async {
+        let mut addresses = worker.addresses(endpoint);
+        while addresses.is_empty() {
+            // Right after start a name may be still on its way here.
+            let soon = worker.clock.now() + std::time::Duration::from_millis(20);
+            worker.timers.sleep_until(soon).await;
+            addresses = worker.addresses(endpoint);
+        }
+        worker.upstreams.connect(endpoint, &addresses, &worker.buffers).await
+    };
+    match scene.client.watch(work).await {
+        Ok(outcome) => outcome.map_err(Failed::Again),
+        Err(Interrupt::ClientGone) => Err(Stop::ClientGone.into()),
+        Err(Interrupt::Deadline) => {
+            let slot = worker.upstreams.slot(endpoint);
+            Err(Failed::Again(slot.error(Phase::Connect, ErrorKind::Timeout(model.timers.connect))))
+        }
+    }
+}
+
+/// Sends the request. False if the endpoint began to answer before it had all of it.
+async fn send(
+    scene: &mut Scene<'_>,
+    call: &mut Call,
+    model: &Model,
+    candidate: Candidate<'_>,
+    connection: &mut Connection,
+) -> Result<bool, Failed> {
+    let mut sender = Sender { scene, model, connection };
+    let renamed = sender.write_head(call, candidate)?;
+    let Call { body, form_model, .. } = call;
+    match body {
+        Body::Here(_) | Body::Held(_) => sender.send_whole(body, &renamed).await,
+        Body::Streamed { decoder, ahead, .. } => {
+            let Renamed { mut out, form_name, .. } = renamed;
+            let mut first = std::mem::take(ahead);
+            if let (Some(name), Some(range)) = (form_name, form_model.take()) {
+                first.splice(range, name.into_bytes());
+            }
+            sender.send_stream(&mut out, first, decoder).await
+        }
+    }
+}
+
+/// A request's head, and how its body is changed on the way.
+struct Renamed {
+    out: Vec<u8>,
+    patches: Option<Patches>,
+    form_name: Option<String>,
+}
+
+struct Sender<'s, 'a> {
+    scene: &'s mut Scene<'a>,
+    model: &'s Model,
+    connection: &'s mut Connection,
+}
+
+impl Sender<'_, '_> {
+    /// Writes the head for this candidate, whose name for the model may differ from the client's.
+    fn write_head(&mut self, call: &Call, candidate: Candidate<'_>) -> Result<Renamed, Failed> {
+        let scene = &*self.scene;
+        let config = scene.worker.config();
+        let provider = &config.providers[config.endpoints[usize::from(candidate.endpoint.0)].provider];
+        let patches = call.scan.as_ref().map(|scan| {
+            let ask_for_usage = provider.include_usage && scene.intake.api.takes_include_usage();
+            request::rewrite(scan, candidate.model, ask_for_usage)
+        });
+        let (form_name, grown) = match (&call.form_model, candidate.model) {
+            (Some(range), Some(name)) => (Some(name.to_owned()), Some((range.len(), name.len()))),
+            _ => (None, None),
+        };
+        let resized = |len: u64| match grown {
+            Some((old, new)) => len - old as u64 + new as u64,
+            None => len,
+        };
+        let framing = match &call.body {
+            Body::Here(_) if scene.intake.framing == Framing::None => Framing::None,
+            Body::Here(range) => Framing::Length(patched_len(&patches, range.len()) as u64),
+            Body::Held(bytes) => Framing::Length(resized(patched_len(&patches, bytes.len()) as u64)),
+            Body::Streamed { length: Some(length), .. } => Framing::Length(resized(*length)),
+            Body::Streamed { .. } => Framing::Chunked,
+        };
+        let query = match (&call.query_model, candidate.model, scene.intake.query.as_deref()) {
+            (true, Some(name), Some(query)) => Some(request::rename_in_query(query, name)),
+            _ => None,
+        };
+        let mut out = Vec::with_capacity(1024);
+        let ask = Ask {
+            method: &scene.intake.method,
+            path: &call.path,
+            query: query.as_deref().or(scene.intake.query.as_deref()),
+            dialect: scene.intake.dialect,
+            fields: &scene.intake.fields,
+            request_id: &scene.intake.request_id,
+            framing,
+        };
+        self.connection
+            .slot()
+            .write_head(&mut out, &ask)
+            .map_err(|why| Stop::from(Reject::client(400, "malformed_request", why)))?;
+        Ok(Renamed { out, patches, form_name })
+    }
+
+    /// Sends the head and a body that is here; in one write if it is small.
+    async fn send_whole(&mut self, body: &Body, renamed: &Renamed) -> Result<bool, Failed> {
+        let mut out = renamed.out.clone();
+        // Where the next piece begins: the body is looked at anew after each write, for it lies in the client's input.
+        let mut at = 0;
+        loop {
+            let bytes = match body {
+                Body::Here(range) => &self.scene.client.stream.input.bytes()[range.clone()],
+                Body::Held(bytes) => bytes,
+                Body::Streamed { .. } => &[],
+            };
+            let more = copy_from(&renamed.patches, bytes, &mut at, &mut out);
+            let (sent, buffer) = self.write(out, more || at > WRITE_BYTES).await?;
+            if !sent || !more {
+                return Ok(sent);
+            }
+            out = buffer;
+            out.clear();
+        }
+    }
+
+    /// Sends the head, what has come of the body, and the rest as it comes.
+    async fn send_stream(&mut self, out: &mut Vec<u8>, first: Vec<u8>, decoder: &mut Decoder) -> Result<bool, Failed> {
+        let chunked = decoder.remaining().is_none();
+        let mut piece = first;
+        loop {
+            let done = self.scene.decode(decoder, &mut piece)?;
+            if !chunked {
+                out.append(&mut piece);
+            } else if !piece.is_empty() {
+                begin_chunk(out, piece.len());
+                out.append(&mut piece);
+                end_chunk(out);
+            }
+            if chunked && done {
+                last_chunk(out, decoder.trailers());
+            }
+            if !out.is_empty() {
+                let (sent, buffer) = self.write(std::mem::take(out), true).await?;
+                if !sent {
+                    return Ok(false);
+                }
+                *out = buffer;
+                out.clear();
+            }
+            if done {
+                return Ok(true);
+            }
+            if !self.more_or_answer().await? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Writes to the endpoint. With `early`, an answer that begins meanwhile ends the writing: false.
+    async fn write(&mut self, bytes: Vec<u8>, early: bool) -> Result<(bool, Vec<u8>), Failed> {
+        self.scene.start_timer(Wait::FirstToken, self.model);
+        let stream = &mut self.connection.stream;
+        let (input, output) = (&mut stream.input, &mut stream.output);
+        let written = {
+            let mut write = pin!(output.write(bytes));
+            let work = poll_fn(|cx| match write.as_mut().poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending if early && input.poll_news(cx) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            self.scene.client.watch(work).await
+        };
+        match written {
+            Ok(Some((Ok(()), buffer))) => Ok((true, buffer)),
+            Ok(Some((Err(error), _))) => Err(Failed::Again(self.connection.io_error(Phase::Request, error))),
+            Ok(None) => Ok((false, Vec::new())),
+            Err(interrupt) => {
+                Err(interrupted(self.scene, Wait::FirstToken, self.model, self.connection, interrupt).into())
+            }
+        }
+    }
+
+    /// Waits for more of the client's body; false if the endpoint answers first.
+    async fn more_or_answer(&mut self) -> Result<bool, Failed> {
+        let input = &mut self.connection.stream.input;
+        let mut more = pin!(self.scene.more());
+        let outcome = poll_fn(|cx| match more.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
+            Poll::Pending if input.poll_news(cx) => Poll::Ready(Ok(false)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        Ok(outcome)
+    }
+}
+
+fn patched_len(patches: &Option<Patches>, len: usize) -> usize {
+    patches.as_ref().map_or(len, |patches| patches.len_after(len))
+}
+
+/// Appends the next piece of the patched body to `out`, from `at` on; true if more is left.
+fn copy_from(patches: &Option<Patches>, body: &[u8], at: &mut usize, out: &mut Vec<u8>) -> bool {
+    let total = patched_len(patches, body.len());
+    let until = total.min(*at + WRITE_BYTES);
+    let wanted: Range<usize> = *at..until;
+    out.reserve(wanted.len());
+    let mut append = |start: usize, piece: &[u8]| {
+        let from = wanted.start.clamp(start, start + piece.len()) - start;
+        let to = wanted.end.clamp(start, start + piece.len()) - start;
+        out.extend_from_slice(&piece[from..to]);
+    };
+    match patches {
+        None => append(0, body),
+        Some(patches) => {
+            let mut start = 0;
+            for piece in patches.pieces(body) {
+                append(start, piece);
+                start += piece.len();
+            }
+        }
+    }
+    *at = until;
+    until < total
+}
+
+/// True if we, and not the client, asked for the extra chunk with usage.
+fn strips_usage(scene: &Scene<'_>, call: &Call, candidate: Candidate<'_>) -> bool {
+    let config = scene.worker.config();
+    let provider = &config.providers[config.endpoints[usize::from(candidate.endpoint.0)].provider];
+    provider.include_usage
+        && scene.intake.api.takes_include_usage()
+        && call.scan.as_ref().is_some_and(|scan| scan.stream && !scan.asked_for_usage())
+}
+
+/// What the client is told of an endpoint that could not be reached or gave no answer.
+fn told(scene: &Scene<'_>, wait: Wait, model: &Model, error: &UpstreamError) -> Stop {
+    match &error.kind {
+        ErrorKind::Timeout(_) => Stop::Reject(scene.timed_out(wait, model, &error.endpoint), State::Timeout),
+        ErrorKind::Exhausted => {
+            let mut reject = Reject::gateway(503, "upstream_connections_exhausted", sentence(error));
+            reject.retry_after_s = Some(1);
+            Stop::Reject(reject, State::UpstreamError)
+        }
+        ErrorKind::Malformed(_) => {
+            Stop::Reject(Reject::upstream(502, "upstream_malformed", sentence(error)), State::UpstreamError)
+        }
+        _ if error.is_before_request() => {
+            Stop::Reject(Reject::upstream(502, "upstream_unreachable", sentence(error)), State::UpstreamError)
+        }
+        _ => Stop::Reject(Reject::upstream(502, "upstream_failed", sentence(error)), State::UpstreamError),
+    }
+}
+
+/// What the client is told of an answer that broke before any of it was passed on.
+fn broken(error: &UpstreamError) -> Stop {
+    Stop::Reject(Reject::upstream(502, "upstream_truncated", sentence(error)), State::Truncated)
+}
+
+/// What the client is told of a failure that came as a success.
+pub fn faulted(fault: UpstreamFault) -> Stop {
+    let mut reject = Reject::upstream(fault.status, "upstream_error", fault.message);
+    if let Some(code) = fault.code.or(fault.kind) {
+        reject.code = code.into();
+    }
+    Stop::Reject(reject, State::UpstreamError)
+}
+
+/// The stop that follows from an interrupt while `connection` was waited for.
+fn interrupted(scene: &Scene<'_>, wait: Wait, model: &Model, connection: &Connection, interrupt: Interrupt) -> Stop {
+    // Closed here and now: a provider that goes on generating goes on billing.
+    connection.stream.socket.abort();
+    match interrupt {
+        Interrupt::ClientGone => Stop::ClientGone,
+        Interrupt::Deadline => Stop::Reject(scene.timed_out(wait, model, &connection.slot().name), State::Timeout),
+    }
+}
+
+fn sentence(error: &UpstreamError) -> String {
+    format!("The provider failed: {error}.")
+}
+
+/// Usage in the words of the record.
+pub fn tokens(usage: crate::wire::chat::Usage) -> crate::telemetry::Tokens {
+    crate::telemetry::Tokens {
+        input: usage.input,
+        output: usage.output,
+        cached_input: usage.cached_input,
+        reasoning_output: usage.reasoning_output,
+    }
+}

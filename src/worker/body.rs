@@ -1,0 +1,192 @@
+//! A request's body: held whole if we must read it, streamed if not.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::exchange::{Scene, Stop};
+use super::intake::Media;
+use crate::base::reject::Reject;
+use crate::listener::http1::Interrupt;
+use crate::telemetry::State;
+use crate::wire::http1::{Decoder, Framing};
+use crate::wire::multipart::{Finder, Found};
+
+/// A form's model: its name, and where that lies in what was looked at.
+pub type FormModel = (String, Range<usize>);
+
+/// A request's body, as far as it has come.
+pub enum Body {
+    /// Whole, still where it was read: a part of the client's input.
+    Here(Range<usize>),
+    /// Whole, taken out of its chunks.
+    Held(Vec<u8>),
+    /// Still coming.
+    Streamed {
+        /// Follows it to its end.
+        decoder: Decoder,
+        /// What has come and was looked at already.
+        ahead: Vec<u8>,
+        /// Its whole length, where that was announced.
+        length: Option<u64>,
+    },
+}
+
+impl Scene<'_> {
+    /// Receives as much of the body as must be known before the request can be routed: JSON to its end, a form
+    /// up to its model, of anything else nothing. Returns a form's model too.
+    ///
+    /// # Errors
+    /// Too large, too slow, malformed, or the client left.
+    pub async fn receive(&mut self) -> Result<(Body, Option<FormModel>), Stop> {
+        let head_len = self.intake.head_len;
+        let body_bytes_max = self.worker.config().limits.body_bytes_max;
+        match (self.intake.framing, &self.intake.media) {
+            (Framing::None | Framing::Length(0), _) => Ok((Body::Here(head_len..head_len), None)),
+            (Framing::Length(length), Media::Json) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if length > body_bytes_max {
+                    return Err(too_large(body_bytes_max).into());
+                }
+                self.refuse_encoded()?;
+                self.say_continue().await?;
+                self.client
+                    .stream
+                    .input
+                    .reserve((head_len + length).saturating_sub(self.client.stream.input.bytes().len()));
+                while self.client.stream.input.bytes().len() < head_len + length {
+                    self.more().await?;
+                }
+                Ok((Body::Here(head_len..head_len + length), None))
+            }
+            (_, Media::Json) => {
+                self.refuse_encoded()?;
+                let mut decoder = self.begin_decoding();
+                self.say_continue().await?;
+                let mut held = Vec::new();
+                while !self.decode(&mut decoder, &mut held)? {
+                    if held.len() > body_bytes_max {
+                        return Err(too_large(body_bytes_max).into());
+                    }
+                    self.more().await?;
+                }
+                if held.len() > body_bytes_max {
+                    return Err(too_large(body_bytes_max).into());
+                }
+                Ok((Body::Held(held), None))
+            }
+            (framing, Media::Multipart(boundary)) => {
+                let mut finder = Finder::new(boundary);
+                let mut decoder = self.begin_decoding();
+                self.say_continue().await?;
+                let length = announced(framing);
+                let mut ahead = Vec::new();
+                loop {
+                    let done = self.decode(&mut decoder, &mut ahead)?;
+                    let found = finder.find(&ahead).map_err(Reject::from)?;
+                    let model = match found {
+                        Found::Model { name, range } => Some((name.to_owned(), range)),
+                        Found::NeedMore if !done => None,
+                        _ => return Ok((streamed(decoder, ahead, length), None)),
+                    };
+                    if model.is_some() {
+                        return Ok((streamed(decoder, ahead, length), model));
+                    }
+                    // The model may stand behind the files, so they are held up to the bound.
+                    if ahead.len() > body_bytes_max {
+                        return Err(too_large(body_bytes_max).into());
+                    }
+                    self.more().await?;
+                }
+            }
+            (framing, Media::Other) => {
+                let decoder = self.begin_decoding();
+                self.say_continue().await?;
+                Ok((streamed(decoder, Vec::new(), announced(framing)), None))
+            }
+        }
+    }
+
+    /// Waits for more of the body.
+    pub(super) async fn more(&mut self) -> Result<(), Stop> {
+        let within = self.worker.config().client.body;
+        self.client.timer.set((self.worker.clock.now() + within).min(self.total_until()));
+        match self.client.fill().await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(_) => Err(Stop::ClientGone),
+            Err(Interrupt::ClientGone) => Err(Stop::ClientGone),
+            Err(Interrupt::Deadline) => Err(too_slow(within).into()),
+        }
+    }
+
+    /// Takes body bytes that have come out of the client's input; true at the body's end.
+    pub(super) fn decode(&mut self, decoder: &mut Decoder, out: &mut Vec<u8>) -> Result<bool, Stop> {
+        let input = &mut self.client.stream.input;
+        while !decoder.is_done() && !input.bytes().is_empty() {
+            let piece = decoder.decode(input.bytes()).map_err(|malformed| {
+                Stop::from(Reject::client(malformed.status, "malformed_body", malformed.reason))
+            })?;
+            self.record.request_bytes += piece.data.len() as u64;
+            out.extend_from_slice(&input.bytes()[piece.data]);
+            input.consume(piece.consumed);
+        }
+        self.body_received = decoder.is_done();
+        Ok(decoder.is_done())
+    }
+
+    /// Leaves the head behind, since the body will be consumed as it comes.
+    fn begin_decoding(&mut self) -> Decoder {
+        self.client.stream.input.consume(self.intake.head_len);
+        self.head_consumed = true;
+        Decoder::request(self.intake.framing)
+    }
+
+    fn refuse_encoded(&self) -> Result<(), Stop> {
+        if !self.intake.encoded {
+            return Ok(());
+        }
+        let text = "The body is encoded (Content-Encoding), so its model cannot be read: send it plain.";
+        Err(Reject::client(415, "unsupported_content_encoding", text).into())
+    }
+
+    /// Tells a client that waits for it to send the body; one that has begun to send does not wait.
+    async fn say_continue(&mut self) -> Result<(), Stop> {
+        let already = if self.head_consumed { 0 } else { self.intake.head_len };
+        if !self.intake.expects_continue || self.client.stream.input.bytes().len() > already {
+            return Ok(());
+        }
+        self.client.timer.set(self.worker.clock.now() + self.worker.config().client.write);
+        let said = self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()).await;
+        // An interim answer: the real one may still be of any kind.
+        self.client.answering = false;
+        said.map(drop).map_err(|_| Stop::ClientGone)
+    }
+}
+
+fn announced(framing: Framing) -> Option<u64> {
+    match framing {
+        Framing::Length(length) => Some(length),
+        _ => None,
+    }
+}
+
+fn streamed(decoder: Decoder, ahead: Vec<u8>, length: Option<u64>) -> Body {
+    if decoder.is_done() { Body::Held(ahead) } else { Body::Streamed { decoder, ahead, length } }
+}
+
+fn too_large(max: usize) -> Reject {
+    Reject::client(
+        413,
+        "body_too_large",
+        format!("The body is larger than {max} bytes, which is what this gateway takes."),
+    )
+}
+
+fn too_slow(within: Duration) -> Reject {
+    Reject::client(408, "body_timeout", format!("No byte of the body came within {within:?}."))
+}
+
+impl From<Reject> for Stop {
+    fn from(reject: Reject) -> Stop {
+        Stop::Reject(reject, State::Refused)
+    }
+}

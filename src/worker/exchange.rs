@@ -1,0 +1,453 @@
+//! One request, top to bottom: head, caller, body, route, attempt, relay; and every way it can end.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::body::Body;
+use super::connection::After;
+use super::intake::{Intake, new_request_id};
+use super::state::Worker;
+use super::{attempt, models, relay};
+use crate::base::Dialect;
+use crate::base::clock::Instant;
+use crate::base::reject::{Origin, Reject};
+use crate::config::Model;
+use crate::listener::http1::{Client, Interrupt};
+use crate::routing::Plan;
+use crate::telemetry::{Exchange, State, Tokens};
+use crate::upstream::http1::AnswerHead;
+use crate::wire;
+use crate::wire::http1::{Framing, HeadScan, end_head, write_content_length, write_header, write_status_line};
+use crate::wire::request::{self, Scan};
+
+/// Why an exchange ends before its answer does.
+#[derive(Debug)]
+pub enum Stop {
+    /// The client is told; nothing of an answer was sent yet.
+    Reject(Reject, State),
+    /// The client is not there any more.
+    ClientGone,
+    /// An answer was begun and cannot be ended properly: the connection is closed so that this can be seen.
+    Cut(State),
+}
+
+/// One exchange: who takes part and how far it has come. Recorded when it is dropped, however it ends.
+pub struct Scene<'a> {
+    pub worker: &'a Rc<Worker>,
+    pub client: &'a mut Client,
+    pub intake: &'a Intake,
+    pub accepted: Instant,
+    pub record: Exchange,
+    /// False while bytes of the request's body are still to come.
+    pub body_received: bool,
+    /// True once the head was taken off the client's input.
+    pub head_consumed: bool,
+    /// How long the whole exchange may take.
+    pub total: Duration,
+}
+
+/// A request that is ready to be sent.
+pub struct Call {
+    pub body: Body,
+    /// What its JSON says, if it is JSON.
+    pub scan: Option<Scan<'static>>,
+    /// Where the model's name lies in a form, if it is one.
+    pub form_model: Option<Range<usize>>,
+    /// True if the query names the model.
+    pub query_model: bool,
+    /// The path below `/v1`.
+    pub path: Box<str>,
+}
+
+/// Serves the request at the front of the client's input, which holds at least a byte of it.
+pub async fn run(worker: &Rc<Worker>, client: &mut Client, open: bool) -> After {
+    let intake = match read_head(worker, client, open).await {
+        Ok(intake) => intake,
+        Err(Some(reject)) => {
+            let id = new_request_id(worker);
+            return refuse(
+                worker,
+                client,
+                &Refusal { reject: &reject, dialect: Dialect::OpenAi, request_id: &id, is_head: false, close: true },
+            )
+            .await;
+        }
+        Err(None) => return After::Close,
+    };
+    let mut scene = Scene::open(worker, client, &intake);
+    let outcome = scene.play().await;
+    scene.end(outcome).await
+}
+
+/// Answers for an exchange that panicked: 500 if nothing was answered yet.
+pub async fn apologise(worker: &Rc<Worker>, client: &mut Client) -> After {
+    if client.answering {
+        return After::Close;
+    }
+    let reject = Reject::gateway(500, "internal_error", "Ringway failed while it served this request.");
+    let id = new_request_id(worker);
+    refuse(
+        worker,
+        client,
+        &Refusal { reject: &reject, dialect: Dialect::OpenAi, request_id: &id, is_head: false, close: true },
+    )
+    .await
+}
+
+/// `Err(None)` if the client left without having asked for anything.
+async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Result<Intake, Option<Reject>> {
+    let within = worker.config().client.head;
+    client.timer.set(worker.clock.now() + within);
+    let mut scan = HeadScan::default();
+    loop {
+        if scan.is_due(client.stream.input.bytes()) {
+            match client.head(&worker.head_limits, |head| Intake::read(worker, head, open)) {
+                Ok(Some(intake)) => return Ok(intake),
+                Ok(None) => {}
+                Err(malformed) => {
+                    return Err(Some(Reject::client(malformed.status, "malformed_request", malformed.reason)));
+                }
+            }
+        }
+        match client.fill().await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                return Err(Some(Reject::client(400, "malformed_request", "The request ended within its head.")));
+            }
+            Ok(Err(_)) | Err(Interrupt::ClientGone) => return Err(None),
+            Err(Interrupt::Deadline) => {
+                let text = format!("The head of the request did not arrive within {within:?}.");
+                return Err(Some(Reject::client(408, "head_timeout", text)));
+            }
+        }
+    }
+}
+
+impl<'a> Scene<'a> {
+    fn open(worker: &'a Rc<Worker>, client: &'a mut Client, intake: &'a Intake) -> Scene<'a> {
+        let record = Exchange {
+            at: if worker.recorder.is_on() { worker.clock.unix() } else { Default::default() },
+            request_id: if worker.recorder.is_on() { intake.request_id.clone() } else { String::new() },
+            dialect: intake.dialect,
+            key: intake.caller.as_ref().ok().copied().flatten(),
+            model: None,
+            endpoint: None,
+            attempts: 0,
+            streamed: false,
+            status: 0,
+            // What stays here if the exchange panics.
+            state: State::GatewayError,
+            tokens: Tokens::default(),
+            content_events: 0,
+            request_bytes: 0,
+            answer_bytes: 0,
+            first_content: None,
+            duration: Duration::ZERO,
+        };
+        let body_received = match intake.framing {
+            Framing::None => true,
+            Framing::Length(_) => client.stream.input.bytes().len() - intake.head_len >= body_len(intake.framing),
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        let accepted = worker.clock.now();
+        let total = Duration::MAX;
+        Scene { worker, client, intake, accepted, record, body_received, head_consumed: false, total }
+    }
+
+    /// When the whole exchange must be over.
+    pub fn total_until(&self) -> Instant {
+        self.accepted + self.total
+    }
+
+    /// The exchange as the list of what happens.
+    async fn play(&mut self) -> Result<After, Stop> {
+        let (worker, intake) = (self.worker, self.intake);
+        if let Some(refusal) = &intake.refusal {
+            return Err(refusal.clone().into());
+        }
+        let key = intake.caller.clone()?;
+        if let Some(answer) = models::answer(worker, intake, key) {
+            return self.answer_ourselves(answer?).await;
+        }
+        let Some(path) = intake.path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')) else {
+            let text = format!("{} is not served here: the API begins at /v1/.", intake.path);
+            return Err(Reject::client(404, "not_found", text).into());
+        };
+        let (body, form_model) = self.receive().await?;
+        let scan = self.scan(&body)?;
+        let query_model = match intake.query.as_deref() {
+            Some(query) => request::query_model(query).map_err(Reject::from)?,
+            None => None,
+        };
+        let named = scan.as_ref().and_then(|scan| scan.model.as_ref()).map(|model| &*model.name);
+        let named = named.or(form_model.as_ref().map(|(name, _)| name.as_str())).or(query_model.as_deref());
+        let config = worker.config();
+        let Some(model) = worker.shared.table.find(config, named) else {
+            return Err(unrouted(named).into());
+        };
+        if !worker.shared.keys.may_use(key, named.unwrap_or(&model.name)) {
+            return Err(forbidden_model(named.unwrap_or("*")).into());
+        }
+        if worker.recorder.is_on() {
+            self.record.model = named.map(str::to_owned);
+        }
+        self.total = model.timers.total;
+        let query_model = query_model.is_some();
+        let form_model = form_model.map(|(_, range)| range);
+        let mut call = Call { body, scan, form_model, query_model, path: path.into() };
+        let begun = attempt::run(self, &mut call, model, Plan::new(config, model)).await?;
+        self.give_back(call);
+        relay::run(self, begun, model).await
+    }
+
+    /// Reads what a JSON body says of itself.
+    fn scan(&mut self, body: &Body) -> Result<Option<Scan<'static>>, Stop> {
+        let bytes = match body {
+            Body::Here(range) => {
+                self.record.request_bytes = range.len() as u64;
+                self.body_received = true;
+                &self.client.stream.input.bytes()[range.clone()]
+            }
+            Body::Held(bytes) => bytes,
+            Body::Streamed { .. } => return Ok(None),
+        };
+        if bytes.is_empty() || self.intake.media != super::intake::Media::Json {
+            return Ok(None);
+        }
+        Ok(Some(request::scan(bytes).map_err(Reject::from)?.into_owned()))
+    }
+
+    /// The request is not needed any more: it cannot be sent again once an answer has begun.
+    fn give_back(&mut self, call: Call) {
+        if let Body::Here(range) = &call.body
+            && !self.head_consumed
+        {
+            self.client.stream.input.consume(range.end);
+            self.head_consumed = true;
+        }
+    }
+
+    /// True if the connection can carry another request after this one.
+    pub fn keeps_alive(&self) -> bool {
+        self.intake.keep_alive
+            && self.body_received
+            && self.client.served + 1 < self.worker.config().client.requests_max
+    }
+
+    /// Begins an answer in `out`: its head, for a body framed as `framing`.
+    pub fn write_head(&mut self, out: &mut Vec<u8>, head: &AnswerHead, framing: Framing) {
+        self.record.status = head.status;
+        write_status_line(out, head.status);
+        out.extend_from_slice(&head.fields);
+        if head.status >= 400 {
+            out.extend_from_slice(b"x-ringway-error-origin: upstream\r\n");
+        }
+        self.end_head(out, framing);
+    }
+
+    fn end_head(&self, out: &mut Vec<u8>, framing: Framing) {
+        match framing {
+            Framing::Length(length) => write_content_length(out, length),
+            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::None | Framing::UntilClose => {}
+        }
+        // The id was checked when it was taken over.
+        let _ = write_header(out, "x-request-id", self.intake.request_id.as_bytes());
+        if !self.keeps_alive() || framing == Framing::UntilClose {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if self.intake.is_http10 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        end_head(out);
+    }
+
+    async fn answer_ourselves(&mut self, json: Vec<u8>) -> Result<After, Stop> {
+        self.record.status = 200;
+        let mut out = Vec::with_capacity(256 + json.len());
+        write_status_line(&mut out, 200);
+        out.extend_from_slice(b"content-type: application/json\r\n");
+        self.end_head(&mut out, Framing::Length(json.len() as u64));
+        if !self.intake.is_head() {
+            out.extend_from_slice(&json);
+        }
+        self.client.timer.set(self.worker.clock.now() + self.worker.config().client.write);
+        self.client.write(out).await.map_err(|_| Stop::ClientGone)?;
+        self.record.state = State::Complete;
+        Ok(if self.keeps_alive() { After::KeepAlive } else { After::Linger })
+    }
+
+    /// Turns the outcome into what becomes of the connection, and settles the record.
+    async fn end(mut self, outcome: Result<After, Stop>) -> After {
+        let after = match outcome {
+            Ok(after) => after,
+            Err(Stop::Reject(reject, state)) => {
+                self.record.state = state;
+                self.record.status = reject.status;
+                let refusal = Refusal {
+                    reject: &reject,
+                    dialect: self.intake.dialect,
+                    request_id: &self.intake.request_id,
+                    is_head: self.intake.is_head(),
+                    close: !self.keeps_alive(),
+                };
+                refuse(self.worker, self.client, &refusal).await
+            }
+            Err(Stop::ClientGone) => {
+                self.record.state = State::ClientGone;
+                After::Close
+            }
+            Err(Stop::Cut(state)) => {
+                self.record.state = state;
+                After::Linger
+            }
+        };
+        if after == After::KeepAlive && !self.head_consumed {
+            let end = self.intake.head_len + body_len(self.intake.framing);
+            self.client.stream.input.consume(end);
+            self.head_consumed = true;
+        }
+        after
+    }
+}
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        if self.worker.recorder.is_on() {
+            self.record.duration = self.worker.clock.now() - self.accepted;
+            self.worker.recorder.record(self.record.clone());
+        }
+    }
+}
+
+fn body_len(framing: Framing) -> usize {
+    match framing {
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        _ => 0,
+    }
+}
+
+struct Refusal<'a> {
+    reject: &'a Reject,
+    dialect: Dialect,
+    request_id: &'a str,
+    is_head: bool,
+    close: bool,
+}
+
+/// Says no in the shape of the path's dialect.
+async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>) -> After {
+    let Refusal { reject, dialect, request_id, is_head, close } = *refusal;
+    let body = wire::error_body(dialect, reject);
+    let mut out = Vec::with_capacity(256 + body.len());
+    write_status_line(&mut out, reject.status);
+    out.extend_from_slice(b"content-type: application/json\r\nx-ringway-error-origin: ");
+    out.extend_from_slice(reject.origin.as_str().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_content_length(&mut out, body.len() as u64);
+    // The id was checked when it was taken over; the number cannot break its line.
+    let _ = write_header(&mut out, "x-request-id", request_id.as_bytes());
+    if let Some(seconds) = reject.retry_after_s {
+        let _ = write_header(&mut out, "retry-after", seconds.to_string().as_bytes());
+    }
+    if reject.status == 405 {
+        out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE\r\n");
+    }
+    if close {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    end_head(&mut out);
+    if !is_head {
+        out.extend_from_slice(&body);
+    }
+    client.timer.set(worker.clock.now() + worker.config().client.write);
+    match client.write(out).await {
+        Ok(_) if close => After::Linger,
+        Ok(_) => After::KeepAlive,
+        Err(_) => After::Close,
+    }
+}
+
+/// The model is named and unknown.
+pub fn unknown_model(name: &str) -> Reject {
+    let text = format!("The model {name:?} does not exist here.");
+    Reject::client(404, "model_not_found", text).with_param("model")
+}
+
+fn unrouted(named: Option<&str>) -> Reject {
+    match named {
+        Some(name) => unknown_model(name),
+        None => Reject::client(
+            400,
+            "model_missing",
+            "The request names no model, and this gateway has no default route for such requests.",
+        )
+        .with_param("model"),
+    }
+}
+
+fn forbidden_model(name: &str) -> Reject {
+    Reject::client(403, "model_not_allowed", format!("This API key may not use the model {name:?}."))
+        .with_param("model")
+}
+
+/// Which of a model's four timers is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For a connection.
+    Connect,
+    /// For the first content, or the head of an unstreamed answer.
+    FirstToken,
+    /// For the next content, or the next bytes of another body.
+    BetweenTokens,
+}
+
+impl Scene<'_> {
+    /// Starts one of the model's timers, within the total.
+    pub fn start_timer(&self, wait: Wait, model: &Model) {
+        self.client.timer.set((self.worker.clock.now() + length(wait, model)).min(self.total_until()));
+    }
+
+    /// What the client is told when the timer of `wait` has run out.
+    pub fn timed_out(&self, wait: Wait, model: &Model, endpoint: &str) -> Reject {
+        if self.worker.clock.now() >= self.total_until() {
+            let text = format!("The whole exchange took longer than {:?} (endpoint {endpoint}).", model.timers.total);
+            return Reject::upstream(504, "total_timeout", text);
+        }
+        let after = length(wait, model);
+        match wait {
+            Wait::Connect => Reject::upstream(
+                504,
+                "connect_timeout",
+                format!("Endpoint {endpoint} could not be connected to within {after:?}."),
+            ),
+            Wait::FirstToken => Reject::upstream(
+                504,
+                "first_token_timeout",
+                format!("Endpoint {endpoint} gave no first token within {after:?}."),
+            ),
+            Wait::BetweenTokens => Reject::upstream(
+                504,
+                "between_tokens_timeout",
+                format!("Endpoint {endpoint} gave no further token within {after:?}."),
+            ),
+        }
+    }
+}
+
+fn length(wait: Wait, model: &Model) -> Duration {
+    match wait {
+        Wait::Connect => model.timers.connect,
+        Wait::FirstToken => model.timers.first_token,
+        Wait::BetweenTokens => model.timers.between_tokens,
+    }
+}
+
+/// The state that a refusal by `origin` is recorded as.
+pub fn state_of(origin: Origin) -> State {
+    match origin {
+        Origin::Client => State::Refused,
+        Origin::Gateway => State::GatewayError,
+        Origin::Upstream => State::UpstreamError,
+    }
+}

@@ -1,0 +1,133 @@
+//! The data plane: where decisions meet IO. One pinned thread per core; a core never waits for another.
+//!
+//! Lives on: each worker's own thread; what it shares with others is said at [`Shared`].
+
+mod answer;
+mod attempt;
+mod body;
+mod connection;
+mod exchange;
+mod intake;
+mod models;
+mod relay;
+pub mod state;
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::base::WorkerId;
+use crate::config::Driver;
+use crate::listener::Acceptor;
+use crate::net::rt::{EventLoop, Rung, spawn};
+use crate::net::stream::Stream;
+use state::{Shared, Worker};
+
+/// How often idle upstream connections are looked over.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a worker says once it accepts clients.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Which worker.
+    pub id: WorkerId,
+    /// The rung of the ladder that its event loop stands on.
+    pub rung: Rung,
+    /// Why better ones could not be built.
+    pub refused: Vec<String>,
+    /// False if the thread could not be pinned to its core.
+    pub pinned: bool,
+    /// The worker's thread in the kernel's numbering.
+    pub thread: i32,
+}
+
+/// Starts the worker `id` on CPU `core`, accepting on `sockets` (one per listener). It says so on `started`, or why it can't.
+///
+/// # Errors
+/// If the thread cannot be made.
+pub fn start(
+    id: WorkerId,
+    core: usize,
+    sockets: Vec<TcpListener>,
+    shared: Arc<Shared>,
+    started: SyncSender<io::Result<Started>>,
+) -> io::Result<()> {
+    std::thread::Builder::new().name(format!("ringway-{}", id.0)).spawn(move || {
+        let pinned = pin_to(core);
+        let ring = &shared.config.ring;
+        let best = match ring.driver {
+            Driver::Deferred => Rung::Deferred,
+            Driver::Cooperative => Rung::Cooperative,
+            Driver::Plain => Rung::Plain,
+            Driver::Epoll => Rung::Epoll,
+        };
+        // The ring must be built on the thread that will use it.
+        match EventLoop::climb_down(best, ring.entries) {
+            Ok(mut event_loop) => {
+                let (rung, refused) = (event_loop.rung, std::mem::take(&mut event_loop.refused));
+                let thread = nix::unistd::gettid().as_raw();
+                event_loop.block_on(run(id, sockets, shared, move |ready| {
+                    // Nobody waits any more if starting has failed elsewhere.
+                    let _ = started.send(ready.map(|()| Started { id, rung, refused, pinned, thread }));
+                }));
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn pin_to(core: usize) -> bool {
+    let mut set = CpuSet::new();
+    set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_ok()
+}
+
+async fn run(id: WorkerId, sockets: Vec<TcpListener>, shared: Arc<Shared>, ready: impl FnOnce(io::Result<()>)) {
+    let worker = Worker::new(id, shared);
+    let acceptors: io::Result<Vec<Acceptor>> = sockets.into_iter().map(Acceptor::new).collect();
+    let acceptors = match acceptors {
+        Ok(acceptors) => acceptors,
+        Err(error) => return ready(Err(error)),
+    };
+    spawn(worker.timers.clone().drive());
+    spawn(sweep(worker.clone()));
+    for (listener, acceptor) in acceptors.into_iter().enumerate() {
+        spawn(accept(worker.clone(), listener, acceptor));
+    }
+    ready(Ok(()));
+    std::future::pending::<()>().await;
+}
+
+async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Acceptor) {
+    let open = worker.shared.config.listeners[listener].open;
+    loop {
+        let tcp = acceptor.accept().await;
+        let Some(place) = worker.take_place() else {
+            // At the bound: closing tells the client at once, a silent queue would not.
+            drop(tcp);
+            continue;
+        };
+        let stream = Stream::new(tcp, None, worker.buffers.clone());
+        let worker = worker.clone();
+        spawn(async move {
+            let _place = place;
+            connection::serve(worker, stream, open).await;
+        });
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        let now = worker.clock.now();
+        worker.timers.sleep_until(now + SWEEP).await;
+        worker.upstreams.sweep(worker.clock.now());
+    }
+}

@@ -1,0 +1,297 @@
+//! A begun answer to the client: as it arrives, and the truth about how it ends.
+//!
+//! The upstream is read one buffer ahead of the client and no further: a client that does not read stops our
+//! reads, and so its provider. What passes is forwarded in the turn in which it came.
+
+use std::time::Duration;
+
+use super::answer::Answer;
+use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, tokens};
+use super::connection::After;
+use super::exchange::{Scene, Stop, Wait, state_of};
+use crate::base::reject::Reject;
+use crate::config::Model;
+use crate::listener::http1::Interrupt;
+use crate::telemetry::State;
+use crate::upstream::Phase;
+use crate::wire;
+use crate::wire::http1::{Framing, begin_chunk, end_chunk, last_chunk};
+
+/// A stream that has said that it is complete gets this long to end its body as well.
+const TRAILING: Duration = Duration::from_secs(1);
+
+/// Gives a begun answer to the client.
+///
+/// # Errors
+/// [`Stop::Cut`] once bytes were sent that cannot be taken back.
+pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<After, Stop> {
+    let framing = client_framing(scene, &begun);
+    let mut relay = Relay { scene, begun, model, framing, failure: None };
+    relay.check_whole()?;
+    let after = relay.run().await?;
+    let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
+    if head.keep_alive && request_sent && decoder.is_done() {
+        scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
+    }
+    Ok(after)
+}
+
+/// How the client is told where the body ends.
+fn client_framing(scene: &Scene<'_>, begun: &Begun) -> Framing {
+    if scene.intake.is_head() {
+        // As a GET would have been answered, though nothing follows.
+        return begun.decoder_length().map_or(Framing::None, Framing::Length);
+    }
+    let done = begun.decoder.is_done();
+    match (&begun.answer, begun.head.framing) {
+        _ if matches!(begun.head.status, 204 | 304) => Framing::None,
+        // Events may be taken out and put in, so their length is not known.
+        (Answer::Events(_), _) if scene.intake.is_http10 => Framing::UntilClose,
+        (Answer::Events(_), _) => Framing::Chunked,
+        _ if done => Framing::Length(begun.out.len() as u64),
+        (_, Framing::Length(length)) => Framing::Length(length),
+        _ if scene.intake.is_http10 => Framing::UntilClose,
+        _ => Framing::Chunked,
+    }
+}
+
+struct Relay<'s, 'a> {
+    scene: &'s mut Scene<'a>,
+    begun: Begun,
+    model: &'s Model,
+    framing: Framing,
+    /// Why the upstream's answer ended badly.
+    failure: Option<(Reject, State)>,
+}
+
+impl Relay<'_, '_> {
+    /// An unstreamed answer that is here to its end may turn out to be an error in the clothes of a success.
+    fn check_whole(&mut self) -> Result<(), Stop> {
+        if !self.begun.decoder.is_done() || self.begun.head.status >= 300 || self.begun.out.len() > HOLD_BYTES_MAX * 2 {
+            return Ok(());
+        }
+        let Answer::Json(scan) = &mut self.begun.answer else { return Ok(()) };
+        let answer = std::mem::replace(&mut **scan, wire::answer::AnswerScan::new(self.scene.intake.dialect)).finish();
+        if let Some(usage) = answer.usage {
+            self.scene.record.tokens = tokens(usage);
+        }
+        match answer.error {
+            Some(fault) => Err(faulted(fault)),
+            None => Ok(()),
+        }
+    }
+
+    async fn run(&mut self) -> Result<After, Stop> {
+        let mut out = Vec::with_capacity(1024 + self.begun.out.len());
+        self.scene.write_head(&mut out, &self.begun.head, self.framing);
+        self.scene.record.first_content = Some(self.scene.worker.clock.now() - self.scene.accepted);
+        if self.scene.intake.is_head() {
+            self.begun.out.clear();
+        }
+        loop {
+            let over = self.is_over();
+            self.frame(&mut out);
+            if over && self.failure.is_none() && self.framing == Framing::Chunked {
+                last_chunk(&mut out, self.begun.decoder.trailers());
+            }
+            if !out.is_empty() {
+                out = self.write(out).await?;
+                out.clear();
+            }
+            if over {
+                return self.end(out).await;
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Moves what is ready for the client into `out`, framed.
+    fn frame(&mut self, out: &mut Vec<u8>) {
+        let ready = &mut self.begun.out;
+        if ready.is_empty() {
+            return;
+        }
+        self.scene.record.answer_bytes += ready.len() as u64;
+        if self.framing == Framing::Chunked {
+            begin_chunk(out, ready.len());
+            out.append(ready);
+            end_chunk(out);
+        } else {
+            out.append(ready);
+        }
+    }
+
+    /// True when nothing more is to come of the upstream.
+    fn is_over(&mut self) -> bool {
+        if self.failure.is_some() {
+            return true;
+        }
+        if let Answer::Events(events) = &mut self.begun.answer
+            && let Some(fault) = events.fault.take()
+        {
+            // Its own error event has just been passed on; ours would say it twice.
+            events.fault = Some(fault);
+            let text = "the provider reported an error within its stream";
+            self.failure = Some((Reject::upstream(502, "upstream_error", text), State::UpstreamError));
+            return true;
+        }
+        if !self.begun.decoder.is_done() {
+            return false;
+        }
+        if let Answer::Events(events) = &self.begun.answer
+            && !events.is_whole()
+        {
+            let text = "The provider's stream ended before it was complete.";
+            self.failure = Some((Reject::upstream(502, "upstream_truncated", text), State::Truncated));
+        }
+        true
+    }
+
+    /// Waits for more of the answer, or finds that it has failed.
+    async fn wait(&mut self) -> Result<(), Stop> {
+        let ended = matches!(&self.begun.answer, Answer::Events(events) if events.ended);
+        loop {
+            let outcome = self.scene.client.watch(self.begun.connection.stream.input.fill()).await;
+            let failed = match outcome {
+                Ok(Ok(true)) => match self.begun.digest() {
+                    Ok(content) => {
+                        if content {
+                            self.scene.start_timer(Wait::BetweenTokens, self.model);
+                        }
+                        // A keep-alive of half an event, or an event that was taken out: nothing to write yet.
+                        if self.begun.out.is_empty() && !self.begun.decoder.is_done() && !self.has_fault() {
+                            continue;
+                        }
+                        return Ok(());
+                    }
+                    Err(error) => Some((format!("The provider failed: {error}."), State::Truncated)),
+                },
+                Ok(Ok(false)) => match self.begun.digest_end() {
+                    Ok(()) => None,
+                    Err(error) => Some((format!("The provider failed: {error}."), State::Truncated)),
+                },
+                Ok(Err(error)) => {
+                    let error = self.begun.connection.io_error(Phase::Body, error);
+                    Some((format!("The provider failed: {error}."), State::Truncated))
+                }
+                Err(Interrupt::ClientGone) => return Err(self.abandon()),
+                Err(Interrupt::Deadline) if ended => None,
+                Err(Interrupt::Deadline) => {
+                    let endpoint = &self.begun.connection.slot().name;
+                    let reject = self.scene.timed_out(Wait::BetweenTokens, self.model, endpoint);
+                    self.failure = Some((reject, State::Timeout));
+                    return Ok(());
+                }
+            };
+            match failed {
+                // All content and the stream's own end are here: how the connection ended takes nothing away.
+                _ if ended => {
+                    self.begun.decoder = wire::http1::Decoder::response(Framing::None);
+                    self.begun.head.keep_alive = false;
+                }
+                None => {}
+                Some((text, state)) => {
+                    self.failure = Some((Reject::upstream(502, "upstream_truncated", text), state));
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    fn has_fault(&self) -> bool {
+        matches!(&self.begun.answer, Answer::Events(events) if events.fault.is_some())
+    }
+
+    /// Writes to the client while the kernel already reads the upstream's next bytes.
+    async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, Stop> {
+        let config = self.scene.worker.config();
+        let now = self.scene.worker.clock.now();
+        self.scene.client.timer.set((now + config.client.write).min(self.scene.total_until()));
+        if !self.begun.decoder.is_done() {
+            let input = &mut self.begun.connection.stream.input;
+            std::future::poll_fn(|cx| {
+                input.arm(cx);
+                std::task::Poll::Ready(())
+            })
+            .await;
+        }
+        let written = self.scene.client.write(out).await;
+        match written {
+            Ok(out) => {
+                match &self.begun.answer {
+                    Answer::Events(events) if events.ended => {
+                        let now = self.scene.worker.clock.now();
+                        self.scene.client.timer.set((now + TRAILING).min(self.scene.total_until()));
+                    }
+                    _ => self.scene.start_timer(Wait::BetweenTokens, self.model),
+                }
+                Ok(out)
+            }
+            // A client that has stopped reading is as good as gone.
+            Err(_) => Err(self.abandon()),
+        }
+    }
+
+    /// The client is gone: the upstream is closed at once, for what it goes on generating is billed.
+    fn abandon(&mut self) -> Stop {
+        self.begun.connection.stream.socket.abort();
+        self.settle();
+        Stop::ClientGone
+    }
+
+    fn settle(&mut self) {
+        if let Answer::Events(events) = &self.begun.answer {
+            self.scene.record.tokens = tokens(events.usage);
+            self.scene.record.content_events = events.contents;
+        }
+    }
+
+    /// All was sent that can be sent.
+    async fn end(&mut self, out: Vec<u8>) -> Result<After, Stop> {
+        self.settle();
+        if let Some((reject, state)) = self.failure.take() {
+            self.begun.connection.stream.socket.abort();
+            self.tell(&reject, out).await;
+            return Err(Stop::Cut(state));
+        }
+        self.scene.record.state = if self.begun.head.status >= 400 {
+            state_of(crate::base::reject::Origin::Upstream)
+        } else {
+            State::Complete
+        };
+        if let Answer::Json(scan) = &mut self.begun.answer
+            && self.scene.record.tokens == Default::default()
+        {
+            let scan = std::mem::replace(&mut **scan, wire::answer::AnswerScan::new(self.scene.intake.dialect));
+            if let Some(usage) = scan.finish().usage {
+                self.scene.record.tokens = tokens(usage);
+            }
+        }
+        Ok(if self.framing == Framing::UntilClose || !self.scene.keeps_alive() {
+            After::Linger
+        } else {
+            After::KeepAlive
+        })
+    }
+
+    /// Says in the stream that it failed, if there is a stream and it stands between two events; neither a
+    /// [DONE] nor a last chunk follows.
+    async fn tell(&mut self, reject: &Reject, mut out: Vec<u8>) {
+        let Answer::Events(events) = &self.begun.answer else { return };
+        if events.fault.is_some() || events.is_mid_event() {
+            return;
+        }
+        self.begun.out = wire::error_event(self.scene.intake.dialect, self.scene.intake.api, reject);
+        self.frame(&mut out);
+        let now = self.scene.worker.clock.now();
+        self.scene.client.timer.set(now + self.scene.worker.config().client.write);
+        // If even this does not get through, closing says the rest.
+        let _ = self.scene.client.write(out).await;
+    }
+}
+
+impl Begun {
+    fn decoder_length(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+}
