@@ -16,9 +16,7 @@ const DELTA: &str = r#"{"type":"content_block_delta","index":0,"delta":{"type":"
 
 fn request_body(bytes: usize) -> String {
     let prompt = "The quick brown fox jumps over the lazy dog. ".repeat(bytes / 45);
-    format!(
-        r#"{{"model":"chat","messages":[{{"role":"user","content":"{prompt}"}}],"temperature":0.7,"stream":true}}"#
-    )
+    format!(r#"{{"model":"chat","messages":[{{"role":"user","content":"{prompt}"}}],"temperature":0.7,"stream":true}}"#)
 }
 
 fn answer_body(bytes: usize) -> String {
@@ -33,22 +31,11 @@ fn events(c: &mut Criterion) {
     for (name, dialect, event, data) in [
         ("openai content", Dialect::OpenAi, "", CHUNK),
         ("openai finish with usage", Dialect::OpenAi, "", FINISH),
-        (
-            "anthropic content",
-            Dialect::Anthropic,
-            "content_block_delta",
-            DELTA,
-        ),
+        ("anthropic content", Dialect::Anthropic, "content_block_delta", DELTA),
     ] {
         group.throughput(Throughput::Bytes(data.len() as u64));
         group.bench_function(name, |b| {
-            b.iter(|| {
-                read_event(
-                    dialect,
-                    black_box(event.as_bytes()),
-                    black_box(data.as_bytes()),
-                )
-            });
+            b.iter(|| read_event(dialect, black_box(event.as_bytes()), black_box(data.as_bytes())));
         });
     }
     let frame = format!("data: {CHUNK}\n\n");
@@ -56,11 +43,7 @@ fn events(c: &mut Criterion) {
     group.bench_function("frame", |b| {
         b.iter_batched_ref(
             Framer::new,
-            |framer| {
-                framer
-                    .next(black_box(frame.as_bytes()))
-                    .map(|frame| frame.len)
-            },
+            |framer| framer.next(black_box(frame.as_bytes())).map(|frame| frame.len),
             BatchSize::SmallInput,
         );
     });
@@ -72,16 +55,12 @@ fn bodies(c: &mut Criterion) {
     for bytes in [1 << 10, 64 << 10] {
         let request = request_body(bytes);
         group.throughput(Throughput::Bytes(request.len() as u64));
-        group.bench_function(
-            format!("request of {} KiB, scanned and patched", bytes >> 10),
-            |b| {
-                b.iter(|| {
-                    let scan =
-                        request::scan(black_box(request.as_bytes())).expect("a sound request");
-                    request::rewrite(&scan, Some("deepseek-chat"), true).len_after(request.len())
-                });
-            },
-        );
+        group.bench_function(format!("request of {} KiB, scanned and patched", bytes >> 10), |b| {
+            b.iter(|| {
+                let scan = request::scan(black_box(request.as_bytes())).expect("a sound request");
+                request::rewrite(&scan, Some("deepseek-chat"), true).len_after(request.len())
+            });
+        });
         let answer = answer_body(bytes);
         group.throughput(Throughput::Bytes(answer.len() as u64));
         group.bench_function(format!("answer of {} KiB, read along", bytes >> 10), |b| {

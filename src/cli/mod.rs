@@ -45,7 +45,7 @@ enum Command {
     /// Print the configuration's JSON Schema, for completion in editors
     Schema,
     /// Run the simulated provider on its own
-    Mock(mock::MockArgs),
+    Mock(Box<mock::MockArgs>),
 }
 
 /// Runs the command that the process was given; the result is its exit code.
@@ -54,6 +54,6 @@ pub fn run() -> ExitCode {
         Command::Serve { config } => serve::serve(&config),
         Command::Check { config } => check::check(&config),
         Command::Schema => check::schema(),
-        Command::Mock(args) => mock::run(args),
+        Command::Mock(args) => mock::run(*args),
     }
 }

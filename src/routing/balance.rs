@@ -18,9 +18,9 @@ pub fn two_choices(
         0 => None,
         1 => nth(0),
         _ => {
-            let first = (random & 0xffff_ffff) * left >> 32;
+            let first = ((random & 0xffff_ffff) * left) >> 32;
             // Drawn from the others, so the two always differ.
-            let second = (random >> 32) * (left - 1) >> 32;
+            let second = ((random >> 32) * (left - 1)) >> 32;
             let second = if second >= first { second + 1 } else { second };
             let (first, second) = (nth(first)?, nth(second)?);
             Some(if outstanding(second) < outstanding(first) { second } else { first })
@@ -39,7 +39,7 @@ impl Rng {
     }
 
     /// The next 64 uniform bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -60,7 +60,7 @@ mod tests {
         let load = [5, 1, 9, 3];
         let mut taken = [0; 4];
         for _ in 0..3000 {
-            let chosen = two_choices(&FOUR, |_| false, |endpoint| load[usize::from(endpoint.0)], rng.next()).unwrap();
+            let chosen = two_choices(&FOUR, |_| false, |endpoint| load[usize::from(endpoint.0)], rng.bits()).unwrap();
             taken[usize::from(chosen.0)] += 1;
         }
         // Six pairs, each as likely: the lightest wins three of them, the heaviest none.
@@ -73,15 +73,15 @@ mod tests {
         let mut rng = Rng::new(11);
         let mut taken = [0_i32; 4];
         for _ in 0..4000 {
-            let chosen = two_choices(&FOUR, |endpoint| endpoint.0 == 2, |_| 0, rng.next()).unwrap();
+            let chosen = two_choices(&FOUR, |endpoint| endpoint.0 == 2, |_| 0, rng.bits()).unwrap();
             taken[usize::from(chosen.0)] += 1;
         }
         assert_eq!(taken[2], 0);
         for at in [0, 1, 3] {
             assert!((taken[at] - 1333).abs() < 200, "{taken:?}");
         }
-        assert_eq!(two_choices(&FOUR, |endpoint| endpoint.0 != 1, |_| 0, rng.next()), Some(EndpointId(1)));
-        assert_eq!(two_choices(&FOUR, |_| true, |_| 0, rng.next()), None);
-        assert_eq!(two_choices(&[], |_| false, |_| 0, rng.next()), None);
+        assert_eq!(two_choices(&FOUR, |endpoint| endpoint.0 != 1, |_| 0, rng.bits()), Some(EndpointId(1)));
+        assert_eq!(two_choices(&FOUR, |_| true, |_| 0, rng.bits()), None);
+        assert_eq!(two_choices(&[], |_| false, |_| 0, rng.bits()), None);
     }
 }

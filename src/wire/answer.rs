@@ -195,10 +195,7 @@ impl AnswerScan {
                 _ if self.phase == Phase::Inside => {
                     let counts = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
                     if self.depth > 1 {
-                        at = bytes[at..]
-                            .iter()
-                            .position(counts)
-                            .map_or(bytes.len(), |found| at + found);
+                        at = bytes[at..].iter().position(counts).map_or(bytes.len(), |found| at + found);
                     }
                 }
                 _ => self.outside(byte),

@@ -115,7 +115,7 @@ impl Worker {
 
     /// Random bits for choices that need no secrecy.
     pub fn random(&self) -> u64 {
-        self.rng.borrow_mut().next()
+        self.rng.borrow_mut().bits()
     }
 
     /// The addresses of `endpoint` as far as they are known.
