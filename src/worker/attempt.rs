@@ -259,14 +259,13 @@ async fn send(
 ) -> Result<bool, Failed> {
     let mut sender = Sender { scene, model, connection };
     let renamed = sender.write_head(call, candidate)?;
-    let Call { body, form_model, .. } = call;
-    match body {
-        Body::Here(_) | Body::Held(_) => sender.send_whole(body, &renamed).await,
+    match &mut call.body {
+        body @ (Body::Here(_) | Body::Held(_)) => sender.send_whole(body, &renamed).await,
         Body::Streamed { decoder, ahead, .. } => {
-            let Renamed { mut out, form_name, .. } = renamed;
+            let Renamed { mut out, patches } = renamed;
             let mut first = std::mem::take(ahead);
-            if let (Some(name), Some(range)) = (form_name, form_model.take()) {
-                first.splice(range, name.into_bytes());
+            if let Some(patches) = patches {
+                first = patches.pieces(&first).collect::<Vec<_>>().concat();
             }
             sender.send_stream(&mut out, first, decoder).await
         }
@@ -277,7 +276,6 @@ async fn send(
 struct Renamed {
     out: Vec<u8>,
     patches: Option<Patches>,
-    form_name: Option<String>,
 }
 
 struct Sender<'s, 'a> {
@@ -292,23 +290,22 @@ impl Sender<'_, '_> {
         let scene = &*self.scene;
         let config = scene.worker.config();
         let provider = &config.providers[config.endpoints[usize::from(candidate.endpoint.0)].provider];
-        let patches = call.scan.as_ref().map(|scan| {
-            let ask_for_usage = provider.include_usage && scene.intake.api.takes_include_usage();
-            request::rewrite(scan, candidate.model, ask_for_usage)
-        });
-        let (form_name, grown) = match (&call.form_model, candidate.model) {
-            (Some(range), Some(name)) => (Some(name.to_owned()), Some((range.len(), name.len()))),
-            _ => (None, None),
-        };
-        let resized = |len: u64| match grown {
-            Some((old, new)) => len - old as u64 + new as u64,
-            None => len,
+        let patches = match (&call.scan, &call.form_model, candidate.model) {
+            (Some(scan), ..) => {
+                let ask_for_usage = provider.include_usage && scene.intake.api.takes_include_usage();
+                Some(request::rewrite(scan, candidate.model, ask_for_usage))
+            }
+            (None, Some(range), Some(name)) => Some(Patches::one(range.clone(), name.as_bytes().to_vec())),
+            _ => None,
         };
         let framing = match &call.body {
             Body::Here(_) if scene.intake.framing == Framing::None => Framing::None,
             Body::Here(range) => Framing::Length(patched_len(&patches, range.len()) as u64),
-            Body::Held(bytes) => Framing::Length(resized(patched_len(&patches, bytes.len()) as u64)),
-            Body::Streamed { length: Some(length), .. } => Framing::Length(resized(*length)),
+            Body::Held(bytes) => Framing::Length(patched_len(&patches, bytes.len()) as u64),
+            Body::Streamed { length: Some(length), ahead, .. } => {
+                // Only what has come is patched.
+                Framing::Length(length - ahead.len() as u64 + patched_len(&patches, ahead.len()) as u64)
+            }
             Body::Streamed { .. } => Framing::Chunked,
         };
         let query = match (&call.query_model, candidate.model, scene.intake.query.as_deref()) {
@@ -329,7 +326,7 @@ impl Sender<'_, '_> {
             .slot()
             .write_head(&mut out, &ask)
             .map_err(|why| Stop::from(Reject::client(400, "malformed_request", why)))?;
-        Ok(Renamed { out, patches, form_name })
+        Ok(Renamed { out, patches })
     }
 
     /// Sends the head and a body that is here; in one write if it is small.
