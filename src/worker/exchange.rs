@@ -405,7 +405,12 @@ pub enum Wait {
 impl Scene<'_> {
     /// Starts one of the model's timers, within the total.
     pub fn start_timer(&self, wait: Wait, model: &Model) {
-        self.client.timer.set((self.worker.clock.now() + length(wait, model)).min(self.total_until()));
+        self.wait_until(self.worker.clock.now() + length(wait, model));
+    }
+
+    /// Sets the deadline of what is being waited for, within the total.
+    pub fn wait_until(&self, due: Instant) {
+        self.client.timer.set(due.min(self.total_until()));
     }
 
     /// What the client is told when the timer of `wait` has run out.
@@ -435,7 +440,8 @@ impl Scene<'_> {
     }
 }
 
-fn length(wait: Wait, model: &Model) -> Duration {
+/// How long one of the model's timers runs.
+pub fn length(wait: Wait, model: &Model) -> Duration {
     match wait {
         Wait::Connect => model.timers.connect,
         Wait::FirstToken => model.timers.first_token,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::answer::Answer;
 use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, tokens};
 use super::connection::After;
-use super::exchange::{Scene, Stop, Wait, state_of};
+use super::exchange::{Scene, Stop, Wait, length, state_of};
+use crate::base::clock::Instant;
 use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
@@ -26,7 +27,8 @@ const TRAILING: Duration = Duration::from_secs(1);
 /// [`Stop::Cut`] once bytes were sent that cannot be taken back.
 pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<After, Stop> {
     let framing = client_framing(scene, &begun);
-    let mut relay = Relay { scene, begun, model, framing, failure: None };
+    let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, failure: None };
+    relay.start_waiting();
     relay.check_whole()?;
     let after = relay.run().await?;
     let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
@@ -60,6 +62,8 @@ struct Relay<'s, 'a> {
     begun: Begun,
     model: &'s Model,
     framing: Framing,
+    /// When the next content must have come; once the stream is complete, when its body must have ended.
+    due: Instant,
     /// Why the upstream's answer ended badly.
     failure: Option<(Reject, State)>,
 }
@@ -147,16 +151,24 @@ impl Relay<'_, '_> {
         true
     }
 
+    /// Content has come, or the stream's own end: the next thing to come gets its time.
+    fn start_waiting(&mut self) {
+        let within = if self.has_ended() { TRAILING } else { length(Wait::BetweenTokens, self.model) };
+        self.due = self.scene.worker.clock.now() + within;
+        self.scene.wait_until(self.due);
+    }
+
     /// Waits for more of the answer, or finds that it has failed.
     async fn wait(&mut self) -> Result<(), Stop> {
-        let ended = matches!(&self.begun.answer, Answer::Events(events) if events.ended);
+        let ended = self.has_ended();
+        self.scene.wait_until(self.due);
         loop {
             let outcome = self.scene.client.watch(self.begun.connection.stream.input.fill()).await;
             let failed = match outcome {
                 Ok(Ok(true)) => match self.begun.digest() {
                     Ok(content) => {
-                        if content {
-                            self.scene.start_timer(Wait::BetweenTokens, self.model);
+                        if !ended && (content || self.has_ended()) {
+                            self.start_waiting();
                         }
                         // A keep-alive of half an event, or an event that was taken out: nothing to write yet.
                         if self.begun.out.is_empty() && !self.begun.decoder.is_done() && !self.has_fault() {
@@ -198,6 +210,10 @@ impl Relay<'_, '_> {
         }
     }
 
+    fn has_ended(&self) -> bool {
+        matches!(&self.begun.answer, Answer::Events(events) if events.ended)
+    }
+
     fn has_fault(&self) -> bool {
         matches!(&self.begun.answer, Answer::Events(events) if events.fault.is_some())
     }
@@ -215,21 +231,11 @@ impl Relay<'_, '_> {
             })
             .await;
         }
-        let written = self.scene.client.write(out).await;
-        match written {
-            Ok(out) => {
-                match &self.begun.answer {
-                    Answer::Events(events) if events.ended => {
-                        let now = self.scene.worker.clock.now();
-                        self.scene.client.timer.set((now + TRAILING).min(self.scene.total_until()));
-                    }
-                    _ => self.scene.start_timer(Wait::BetweenTokens, self.model),
-                }
-                Ok(out)
-            }
-            // A client that has stopped reading is as good as gone.
-            Err(_) => Err(self.abandon()),
-        }
+        // A client that has stopped reading is as good as gone.
+        let out = self.scene.client.write(out).await.map_err(|_| self.abandon())?;
+        // That the client was slow is not held against the provider.
+        self.due = self.due + (self.scene.worker.clock.now() - now);
+        Ok(out)
     }
 
     /// The client is gone: the upstream is closed at once, for what it goes on generating is billed.
