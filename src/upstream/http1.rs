@@ -103,7 +103,7 @@ pub enum Content {
     Events,
     /// JSON.
     Json,
-    /// Anything else, and everything encoded: passes through unread.
+    /// Anything else, everything encoded, and nothing at all: passes through unread.
     Opaque,
 }
 
@@ -123,7 +123,7 @@ pub struct AnswerHead {
 }
 
 impl AnswerHead {
-    fn read(head: &ResponseHead<'_, '_>) -> AnswerHead {
+    fn read(head: &ResponseHead<'_, '_>, to_head: bool) -> AnswerHead {
         let mut fields = Vec::with_capacity(256);
         head.fields.copy_to(&mut fields, |field| {
             is_answer_field_passed(field) && !head.fields.connection_names(field.name.as_bytes())
@@ -132,11 +132,15 @@ impl AnswerHead {
             // A value that was parsed can be written.
             let _ = write_header(&mut fields, "x-ringway-upstream-request-id", id);
         }
+        // In an answer to HEAD the length is news, not framing.
+        if let Some(length) = head.fields.get(Known::ContentLength).filter(|_| to_head) {
+            let _ = write_header(&mut fields, "content-length", length);
+        }
         let encoded =
             head.fields.get(Known::ContentEncoding).is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
         let media = head.fields.get(Known::ContentType).unwrap_or_default();
         let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let content = if encoded {
+        let content = if encoded || head.framing == Framing::None {
             Content::Opaque
         } else if media.eq_ignore_ascii_case(b"text/event-stream") {
             Content::Events
@@ -194,7 +198,7 @@ impl Connection {
                 let kind = ErrorKind::Malformed("it switched protocols without being asked");
                 return Err(self.slot.error(Phase::Head, kind));
             }
-            _ => Some(AnswerHead::read(&head)),
+            _ => Some(AnswerHead::read(&head, to_head)),
         };
         self.stream.input.consume(len);
         Ok(Some(answer))

@@ -40,13 +40,9 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
 
 /// How the client is told where the body ends.
 fn client_framing(scene: &Scene<'_>, begun: &Begun) -> Framing {
-    if scene.intake.is_head() {
-        // As a GET would have been answered, though nothing follows.
-        return begun.decoder_length().map_or(Framing::None, Framing::Length);
-    }
     let done = begun.decoder.is_done();
     match (&begun.answer, begun.head.framing) {
-        _ if matches!(begun.head.status, 204 | 304) => Framing::None,
+        _ if scene.intake.is_head() || matches!(begun.head.status, 204 | 304) => Framing::None,
         // Events may be taken out and put in, so their length is not known.
         (Answer::Events(_), _) if scene.intake.is_http10 => Framing::UntilClose,
         (Answer::Events(_), _) => Framing::Chunked,
@@ -89,9 +85,6 @@ impl Relay<'_, '_> {
         let mut out = Vec::with_capacity(1024 + self.begun.out.len());
         self.scene.write_head(&mut out, &self.begun.head, self.framing);
         self.scene.record.first_content = Some(self.scene.worker.clock.now() - self.scene.accepted);
-        if self.scene.intake.is_head() {
-            self.begun.out.clear();
-        }
         loop {
             let over = self.is_over();
             self.frame(&mut out);
@@ -293,11 +286,5 @@ impl Relay<'_, '_> {
         self.scene.client.timer.set(now + self.scene.worker.config().client.write);
         // If even this does not get through, closing says the rest.
         let _ = self.scene.client.write(out).await;
-    }
-}
-
-impl Begun {
-    fn decoder_length(&self) -> Option<u64> {
-        self.decoder.remaining()
     }
 }
