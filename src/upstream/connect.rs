@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::{Connection, ErrorKind, Phase, Slot, UpstreamError, Upstreams};
+use super::{Connection, ErrorKind, Phase, Place, Slot, UpstreamError, Upstreams};
 use crate::base::EndpointId;
 use crate::net::buf::Buffers;
 use crate::net::stream::Stream;
@@ -31,15 +31,17 @@ impl Upstreams {
         let slot = self.slot(endpoint);
         let fail = |kind| UpstreamError { endpoint: slot.name.clone(), phase: Phase::Connect, kind };
         if slot.open.get() >= self.connections_max {
+            // One that nobody uses makes room; the caller may not want a used one.
+            drop(slot.idle.borrow_mut().pop());
+        }
+        if slot.open.get() >= self.connections_max {
             return Err(fail(ErrorKind::Exhausted));
         }
+        let place = Place::take(slot);
         let mut last = ErrorKind::Unresolved;
         for address in addresses {
             match dial(slot, *address, buffers).await {
-                Ok(stream) => {
-                    slot.open.set(slot.open.get() + 1);
-                    return Ok(Connection { stream, reused: false, slot: slot.clone() });
-                }
+                Ok(stream) => return Ok(Connection { stream, reused: false, slot: slot.clone(), _place: place }),
                 Err(error) => last = ErrorKind::Io(error),
             }
         }

@@ -127,11 +127,29 @@ pub struct Connection {
     /// True if it had carried an exchange before.
     pub reused: bool,
     slot: Rc<Slot>,
+    _place: Place,
 }
 
 impl Drop for Connection {
+    /// Closed here and now, whatever was under way: a provider that goes on generating goes on billing.
     fn drop(&mut self) {
-        self.slot.open.set(self.slot.open.get() - 1);
+        self.stream.socket.abort();
+    }
+}
+
+/// Counts one connection as open, or about to be, for as long as it lives.
+struct Place(Rc<Slot>);
+
+impl Place {
+    fn take(slot: &Rc<Slot>) -> Place {
+        slot.open.set(slot.open.get() + 1);
+        Place(slot.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
     }
 }
 

@@ -46,10 +46,3 @@ impl Upstreams {
         }
     }
 }
-
-impl Connection {
-    /// Ends the exchange under way and the connection with it, at once.
-    pub fn abort(self) {
-        self.stream.socket.abort();
-    }
-}

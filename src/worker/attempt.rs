@@ -494,8 +494,6 @@ pub fn faulted(fault: UpstreamFault) -> Stop {
 
 /// The stop that follows from an interrupt while `connection` was waited for.
 fn interrupted(scene: &Scene<'_>, wait: Wait, model: &Model, connection: &Connection, interrupt: Interrupt) -> Stop {
-    // Closed here and now: a provider that goes on generating goes on billing.
-    connection.stream.socket.abort();
     match interrupt {
         Interrupt::ClientGone => Stop::ClientGone,
         Interrupt::Deadline => Stop::Reject(scene.timed_out(wait, model, &connection.slot().name), State::Timeout),
