@@ -399,8 +399,9 @@ impl Sender<'_, '_> {
         };
         match written {
             Ok(Some((Ok(()), buffer))) => Ok((true, buffer)),
-            Ok(Some((Err(error), _))) => Err(Failed::Again(self.connection.io_error(Phase::Request, error))),
-            Ok(None) => Ok((false, Vec::new())),
+            // An endpoint that wants no more of a body may answer and close: the answer says why. If there is none,
+            // reading it tells how the connection ended.
+            Ok(Some((Err(_), _))) | Ok(None) => Ok((false, Vec::new())),
             Err(interrupt) => {
                 Err(interrupted(self.scene, Wait::FirstToken, self.model, self.connection, interrupt).into())
             }
