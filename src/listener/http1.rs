@@ -36,6 +36,8 @@ pub struct Client {
     pub served: u32,
     /// True once a byte of the current exchange's answer was written: no other answer can be given then.
     pub answering: bool,
+    /// Bytes at the front of the input that are the request under way.
+    pub own: usize,
     half_close: HalfClose,
     /// Bytes of further requests that are read while an exchange is under way.
     ahead_max: usize,
@@ -54,7 +56,7 @@ pub enum Interrupt {
 impl Client {
     /// Takes a connection over.
     pub fn new(stream: Stream, timer: Timer, half_close: HalfClose, ahead_max: usize) -> Client {
-        Client { stream, timer, served: 0, answering: false, half_close, ahead_max, paused: None }
+        Client { stream, timer, served: 0, answering: false, own: 0, half_close, ahead_max, paused: None }
     }
 
     /// Waits for the first byte of a request; false if the client closes or `keep_alive` passes first.
@@ -136,9 +138,10 @@ impl Client {
     }
 
     fn apart(&mut self) -> (&mut Output, Watcher<'_>) {
-        let Client { stream, timer, half_close, ahead_max, paused, .. } = self;
+        let Client { stream, timer, own, half_close, ahead_max, paused, .. } = self;
         let Stream { input, output, socket } = stream;
-        (output, Watcher { input, socket, timer, half_close: *half_close, ahead_max: *ahead_max, paused })
+        let held_max = *own + *ahead_max;
+        (output, Watcher { input, socket, timer, half_close: *half_close, held_max, paused })
     }
 
     /// Closes so that the client can still read what was written last: ends our side, then reads on for a
@@ -164,7 +167,8 @@ struct Watcher<'c> {
     socket: &'c Socket,
     timer: &'c Timer,
     half_close: HalfClose,
-    ahead_max: usize,
+    /// No more is read while the input holds this much.
+    held_max: usize,
     paused: &'c mut Option<Pin<Box<Sleep>>>,
 }
 
@@ -174,7 +178,7 @@ impl Watcher<'_> {
             return Poll::Ready(Interrupt::Deadline);
         }
         while !self.input.is_eof() {
-            if self.input.bytes().len() >= self.ahead_max {
+            if self.input.bytes().len() >= self.held_max {
                 return self.poll_paused(cx);
             }
             match self.input.poll_fill(cx) {

@@ -56,6 +56,7 @@ impl Scene<'_> {
                 while self.client.stream.input.bytes().len() < head_len + length {
                     self.more().await?;
                 }
+                self.client.own = head_len + length;
                 Ok((Body::Here(head_len..head_len + length), None))
             }
             (_, Media::Json) => {

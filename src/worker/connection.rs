@@ -31,6 +31,7 @@ async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&
         Client::new(stream, worker.timers.timer(), config.client.half_close, config.limits.stream_bytes_max);
     while client.wait_for_request(&worker.clock, config.client.keep_alive).await {
         client.answering = false;
+        client.own = 0;
         // Boxed, so that a connection between two requests is small.
         let outcome = CatchUnwind::new(exchange(&worker, &mut client)).await;
         let after = match outcome {

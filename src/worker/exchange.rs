@@ -224,6 +224,7 @@ impl<'a> Scene<'a> {
             && !self.head_consumed
         {
             self.client.stream.input.consume(range.end);
+            self.client.own = 0;
             self.head_consumed = true;
         }
     }
