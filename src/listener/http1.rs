@@ -23,7 +23,7 @@ const REST_AFTER: Duration = Duration::from_millis(500);
 /// How often the kernel is asked about a client that we cannot read from, for it has sent too much ahead.
 const ASK_AFTER: Duration = Duration::from_millis(2);
 /// What is read and thrown away, at most, from a client that was refused while it was still sending.
-const LINGER_BYTES_MAX: usize = 4 << 20;
+const LINGER_BYTES_MAX: usize = 64 << 20;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A client connection.

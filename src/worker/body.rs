@@ -11,6 +11,9 @@ use crate::telemetry::State;
 use crate::wire::http1::{Decoder, Framing};
 use crate::wire::multipart::{Finder, Found};
 
+/// Room made for a body that was only announced; beyond it, room is made as the body comes.
+const RESERVE_BYTES_MAX: usize = 1 << 20;
+
 /// A form's model: its name, and where that lies in what was looked at.
 pub type FormModel = (String, Range<usize>);
 
@@ -49,10 +52,8 @@ impl Scene<'_> {
                 }
                 self.refuse_encoded()?;
                 self.say_continue().await?;
-                self.client
-                    .stream
-                    .input
-                    .reserve((head_len + length).saturating_sub(self.client.stream.input.bytes().len()));
+                let missing = (head_len + length).saturating_sub(self.client.stream.input.bytes().len());
+                self.client.stream.input.reserve(missing.min(RESERVE_BYTES_MAX));
                 while self.client.stream.input.bytes().len() < head_len + length {
                     self.more().await?;
                 }
