@@ -49,3 +49,107 @@ async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::admission::Keys;
+    use crate::base::WorkerId;
+    use crate::base::clock::Clock;
+    use crate::config::compile::{Sources, compile};
+    use crate::net::rt::{EventLoop, Rung, spawn};
+    use crate::routing::Table;
+    use crate::worker::state::Shared;
+
+    struct Nothing;
+
+    impl Sources for Nothing {
+        fn env(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn file(&self, _: &Path) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+        fn cores(&self) -> Vec<usize> {
+            vec![0]
+        }
+    }
+
+    fn shared() -> Arc<Shared> {
+        let text = "listeners = [{ address = '127.0.0.1:0' }]\n\
+                    providers = [{ name = 'p', endpoints = [{ url = 'http://127.0.0.1:9/v1' }] }]\n\
+                    models = [{ name = '*', route = [{ provider = 'p' }] }]";
+        let config = compile(text, Path::new("."), &Nothing).unwrap_or_else(|e| panic!("{}", e.render("test")));
+        Arc::new(Shared {
+            keys: Keys::new(&config),
+            table: Table::new(&config),
+            tls: vec![None],
+            names: Vec::new(),
+            records: None,
+            clock: Clock::new(),
+            seed: 1,
+            config: Arc::new(config),
+        })
+    }
+
+    fn pair() -> (TcpStream, Stream, Rc<Worker>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let worker = Worker::new(WorkerId(0), shared());
+        let far = monoio::net::TcpStream::from_std(far).unwrap();
+        (near, Stream::new(far, None, worker.buffers.clone()), worker)
+    }
+
+    /// Serves one connection whose first exchange panics; what its client was sent, up to the end.
+    async fn sent_by_a_panic(request: &str, answering: bool) -> String {
+        let (mut near, stream, worker) = pair();
+        spawn(worker.timers.clone().drive());
+        near.write_all(request.as_bytes()).unwrap();
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        let runs = Cell::new(0);
+        serve_with(worker, stream, async |_, client| {
+            runs.set(runs.get() + 1);
+            if answering {
+                client.write(b"HTTP/1.1 200 OK\r\n".to_vec()).await.unwrap();
+            }
+            if std::hint::black_box(true) {
+                panic!("on purpose");
+            }
+            After::KeepAlive
+        })
+        .await;
+        assert_eq!(runs.get(), 1, "the connection ends with the exchange");
+        let mut answer = String::new();
+        near.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_panic_ends_its_exchange_with_a_500_and_the_worker_goes_on() {
+        let mut event_loop = EventLoop::climb_down(Rung::Epoll, 256).unwrap();
+        event_loop.block_on(async {
+            let openai = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n\r\n";
+            let answer = sent_by_a_panic(openai, false).await;
+            assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+            assert!(answer.contains("x-ringway-error-origin: gateway\r\n"), "{answer}");
+            assert!(answer.contains("x-request-id: mine\r\n") && answer.contains("connection: close"), "{answer}");
+            assert!(answer.contains("\"internal_error\"") && !answer.contains("on purpose"), "{answer}");
+
+            let anthropic = sent_by_a_panic("POST /v1/messages HTTP/1.1\r\nhost: x\r\n\r\n", false).await;
+            assert!(anthropic.contains("{\"type\":\"error\""), "{anthropic}");
+            let head = sent_by_a_panic("HEAD /v1/models HTTP/1.1\r\nhost: x\r\n\r\n", false).await;
+            assert!(head.starts_with("HTTP/1.1 500 ") && head.ends_with("\r\n\r\n"), "{head}");
+
+            // Nothing can be said any more where an answer was begun.
+            assert_eq!(sent_by_a_panic(openai, true).await, "HTTP/1.1 200 OK\r\n");
+        });
+    }
+}

@@ -86,13 +86,14 @@ pub async fn apologise(worker: &Rc<Worker>, client: &mut Client) -> After {
         return After::Close;
     }
     let reject = Reject::gateway(500, "internal_error", "Ringway failed while it served this request.");
-    let id = new_request_id(worker);
-    refuse(
-        worker,
-        client,
-        &Refusal { reject: &reject, dialect: Dialect::OpenAi, request_id: &id, is_head: false, close: true },
-    )
-    .await
+    // Unless its body is streamed, the head of the request still stands at the front of the input.
+    let intake = client.head(&worker.head_limits, |head| Intake::read(worker, head, false)).ok().flatten();
+    let (dialect, request_id, is_head) = match &intake {
+        Some(intake) => (intake.dialect, intake.request_id.clone(), intake.is_head()),
+        None => (Dialect::OpenAi, new_request_id(worker), false),
+    };
+    let refusal = Refusal { reject: &reject, dialect, request_id: &request_id, is_head, close: true };
+    refuse(worker, client, &refusal).await
 }
 
 /// `Err(None)` if the client left without having asked for anything.
@@ -316,6 +317,9 @@ impl Drop for Scene<'_> {
     fn drop(&mut self) {
         if self.worker.recorder.is_on() {
             self.record.duration = self.worker.clock.now() - self.accepted;
+            if std::thread::panicking() && !self.client.answering {
+                self.record.status = 500;
+            }
             self.worker.recorder.record(self.record.clone());
         }
     }
