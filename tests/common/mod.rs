@@ -7,9 +7,11 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod client;
+pub mod origin;
 pub mod process;
 
 pub use client::{Client, End, Event, Events, Framing, Head, Response};
+pub use origin::{Ended, Origin, Peer};
 pub use process::{Config, Gateway, Mock};
 
 use std::time::Duration;

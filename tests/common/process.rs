@@ -222,7 +222,13 @@ pub struct Gateway {
 impl Gateway {
     /// Starts `ringway serve` and waits until it is ready.
     pub fn start(config: &Config) -> Gateway {
-        let (command, file) = Gateway::command(config);
+        Gateway::start_by(config, |_| {})
+    }
+
+    /// As [`Gateway::start`], with the command that starts it changed by `prepare`.
+    pub fn start_by(config: &Config, prepare: impl FnOnce(&mut Command)) -> Gateway {
+        let (mut command, file) = Gateway::command(config);
+        prepare(&mut command);
         let process = Process::start(command, false);
         let addresses = addresses(&process.lines_until("ringway: ready"));
         assert!(!addresses.is_empty(), "ready without a listener:\n{}", process.lines().join("\n"));

@@ -1,0 +1,239 @@
+//! A provider played by hand: the test itself accepts, reads and answers, so that what comes first is decided by the
+//! order of its lines and not by a clock.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+
+use super::PATIENCE;
+
+/// Where the played provider listens.
+pub struct Origin {
+    listener: TcpListener,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// One connection to the played provider.
+pub struct Peer {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A request as the provider sees it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `POST /v1/chat/completions HTTP/1.1`
+    pub line: String,
+    /// Names in lower case, values trimmed, in order.
+    pub headers: Vec<(String, String)>,
+    /// The body, chunks joined.
+    pub body: Vec<u8>,
+    /// Trailers of a chunked body, as they came.
+    pub trailers: String,
+}
+
+/// How the gateway ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// FIN.
+    Fin,
+    /// RST.
+    Rst,
+}
+
+impl Origin {
+    /// Listens on a free port.
+    pub fn start() -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        Origin { listener, address }
+    }
+
+    /// The URL that takes the place of a client's `/v1`.
+    pub fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// The gateway's next connection.
+    pub fn accept(&self) -> Peer {
+        assert!(is_readable(&self.listener, PATIENCE.as_millis() as u16), "the gateway does not connect");
+        let (stream, _) = self.listener.accept().expect("a connection");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        Peer { stream, buffer: Vec::new() }
+    }
+
+    /// True if no connection waits to be accepted.
+    pub fn is_left_alone(&self) -> bool {
+        !is_readable(&self.listener, 0)
+    }
+}
+
+fn is_readable(socket: &impl AsFd, within_ms: u16) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::from(within_ms)).expect("poll") > 0
+}
+
+impl Peer {
+    /// The socket, for what is not offered here.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Reads a request's head and leaves its body.
+    pub fn head(&mut self) -> Request {
+        let end = loop {
+            if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at;
+            }
+            assert!(self.fill(), "ended within a head: {:?}", String::from_utf8_lossy(&self.buffer));
+        };
+        let text = String::from_utf8(self.buffer.drain(..end + 4).collect()).expect("a head in UTF-8");
+        let mut lines = text[..end].split("\r\n");
+        let line = lines.next().unwrap_or_default().to_owned();
+        let headers = lines.map(|line| {
+            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no header: {line:?}"));
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        });
+        Request { line, headers: headers.collect(), body: Vec::new(), trailers: String::new() }
+    }
+
+    /// Reads a whole request.
+    pub fn request(&mut self) -> Request {
+        let mut request = self.head();
+        if request.get("transfer-encoding") == Some("chunked") {
+            loop {
+                let line = self.line();
+                let size = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("no chunk size: {line:?}"));
+                if size == 0 {
+                    break;
+                }
+                let chunk = self.take(size + 2);
+                assert!(chunk.ends_with(b"\r\n"), "{line}: {chunk:?}");
+                request.body.extend_from_slice(&chunk[..size]);
+            }
+            loop {
+                match self.line() {
+                    line if line.is_empty() => break,
+                    line => request.trailers += &(line + "\n"),
+                }
+            }
+        } else if let Some(length) = request.get("content-length") {
+            let length = length.parse().expect("a length");
+            request.body = self.take(length);
+        }
+        request
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Peer {
+        self.stream.write_all(bytes.as_ref()).expect("the gateway reads");
+        self
+    }
+
+    /// Sends bytes as they are; false if the gateway has closed.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Begins an event stream in chunks.
+    pub fn begin_stream(&mut self) -> &mut Peer {
+        self.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    }
+
+    /// Sends a chunk.
+    pub fn chunk(&mut self, data: impl AsRef<[u8]>) -> &mut Peer {
+        let data = data.as_ref();
+        let mut bytes = format!("{:x}\r\n", data.len()).into_bytes();
+        bytes.extend_from_slice(data);
+        bytes.extend_from_slice(b"\r\n");
+        self.send(bytes)
+    }
+
+    /// Answers with JSON on a connection that is kept.
+    pub fn answer(&mut self, json: &str) -> &mut Peer {
+        let length = json.len();
+        self.send(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{json}"
+        ))
+    }
+
+    /// Waits until the gateway ends the connection, throwing away what still comes.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn ended(&mut self) -> Ended {
+        let mut rest = [0; 64 << 10];
+        loop {
+            match self.stream.read(&mut rest) {
+                Ok(0) => return Ended::Fin,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    panic!("the gateway keeps the connection open")
+                }
+                Err(_) => return Ended::Rst,
+            }
+        }
+    }
+
+    /// Ends the connection with an RST.
+    pub fn reset(self) {
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &linger).expect("SO_LINGER");
+    }
+
+    fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                return String::from_utf8_lossy(&line[..end]).into_owned();
+            }
+            assert!(self.fill(), "ended within a line: {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    /// Reads so many bytes as they are.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill(), "ended after {} of {count} bytes", self.buffer.len());
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    fn fill(&mut self) -> bool {
+        let mut piece = [0; 64 << 10];
+        let count = self.stream.read(&mut piece).unwrap_or_else(|error| panic!("reading the request: {error}"));
+        self.buffer.extend_from_slice(&piece[..count]);
+        count > 0
+    }
+}
+
+impl Request {
+    /// The first value of `name` (in lower case).
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A chat chunk with content, as an event.
+pub fn content(text: &str) -> String {
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+}
+
+/// A chat chunk with a role and no content, as an event.
+pub const ROLE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+
+/// A chat chunk with a reason for finishing, as an event.
+pub const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+
+/// The end of a chat stream, as an event.
+pub const DONE: &str = "data: [DONE]\n\n";
