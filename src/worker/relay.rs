@@ -27,7 +27,7 @@ const TRAILING: Duration = Duration::from_secs(1);
 /// [`Stop::Cut`] once bytes were sent that cannot be taken back.
 pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<After, Stop> {
     let framing = client_framing(scene, &begun);
-    let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, failure: None };
+    let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, quiet: false, failure: None };
     relay.start_waiting();
     relay.check_whole()?;
     let after = relay.run().await?;
@@ -60,6 +60,8 @@ struct Relay<'s, 'a> {
     framing: Framing,
     /// When the next content must have come; once the stream is complete, when its body must have ended.
     due: Instant,
+    /// True if what came last held no content, so that nothing excuses a timer that has run out.
+    quiet: bool,
     /// Why the upstream's answer ended badly.
     failure: Option<(Reject, State)>,
 }
@@ -156,10 +158,17 @@ impl Relay<'_, '_> {
         let ended = self.has_ended();
         self.scene.wait_until(self.due);
         loop {
-            let outcome = self.scene.client.watch(self.begun.connection.stream.input.fill()).await;
+            // Bytes that are there win over the timer, so a provider that always has some would never meet it.
+            let now = self.scene.worker.clock.now();
+            let outcome = if now >= self.scene.total_until() || self.quiet && now >= self.due {
+                Err(Interrupt::Deadline)
+            } else {
+                self.scene.client.watch(self.begun.connection.stream.input.fill()).await
+            };
             let failed = match outcome {
                 Ok(Ok(true)) => match self.begun.digest() {
                     Ok(content) => {
+                        self.quiet = !content;
                         if !ended && (content || self.has_ended()) {
                             self.start_waiting();
                         }
@@ -215,7 +224,8 @@ impl Relay<'_, '_> {
     async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, Stop> {
         let config = self.scene.worker.config();
         let now = self.scene.worker.clock.now();
-        self.scene.client.timer.set((now + config.client.write).min(self.scene.total_until()));
+        // Not cut short by the total: that the time is over is said between two writes, not by giving one up.
+        self.scene.client.timer.set(now + config.client.write);
         if !self.begun.decoder.is_done() {
             let input = &mut self.begun.connection.stream.input;
             std::future::poll_fn(|cx| {
