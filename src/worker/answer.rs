@@ -10,6 +10,9 @@ use crate::wire::answer::AnswerScan;
 use crate::wire::chat::{Kind, UpstreamFault, Usage};
 use crate::wire::sse::Framer;
 
+/// Capacity that a buffer of one stream may keep unused between two reads, in bytes.
+pub const SPARE_BYTES_MAX: usize = 4 << 10;
+
 /// An event stream on its way to the client. Only whole events pass, so that whatever has to be said at the end
 /// begins on a boundary.
 #[derive(Debug)]
@@ -70,8 +73,9 @@ impl Events {
             let taken = self.take_frames(&partial, out);
             partial.drain(..taken);
         }
-        if partial.is_empty() && partial.capacity() > self.hold_bytes_max {
-            partial = Vec::new();
+        // A stream that stalls keeps what it holds here for long.
+        if partial.capacity() > SPARE_BYTES_MAX && partial.len() < partial.capacity() / 4 {
+            partial.shrink_to_fit();
         }
         self.partial = partial;
         // Something that talks this long without content is let through rather than held for ever.

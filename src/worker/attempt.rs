@@ -156,6 +156,8 @@ impl Begun {
         let mut content = false;
         while !self.decoder.is_done() && !self.connection.stream.input.bytes().is_empty() {
             let bytes = self.connection.stream.input.bytes();
+            // At once, since growing step by step would make up to twice the room.
+            self.out.reserve(bytes.len());
             let piece = self.decoder.decode(bytes).map_err(|malformed| {
                 self.connection.slot().error(Phase::Body, ErrorKind::Malformed(malformed.reason))
             })?;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::answer::Answer;
+use super::answer::{Answer, SPARE_BYTES_MAX};
 use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, tokens};
 use super::connection::After;
 use super::exchange::{Scene, Stop, Wait, length, state_of};
@@ -20,6 +20,9 @@ use crate::wire::http1::{Framing, begin_chunk, end_chunk, last_chunk};
 
 /// A stream that has said that it is complete gets this long to end its body as well.
 const TRAILING: Duration = Duration::from_secs(1);
+
+/// The size line of a chunk and the ends of both its lines: 16 digits, CRLF, CRLF.
+const CHUNK_FRAMING_BYTES_MAX: usize = 20;
 
 /// Gives a begun answer to the client.
 ///
@@ -111,12 +114,17 @@ impl Relay<'_, '_> {
             return;
         }
         self.scene.record.answer_bytes += ready.len() as u64;
+        out.reserve_exact(ready.len() + CHUNK_FRAMING_BYTES_MAX);
         if self.framing == Framing::Chunked {
             begin_chunk(out, ready.len());
             out.append(ready);
             end_chunk(out);
         } else {
             out.append(ready);
+        }
+        // The client may take long to read `out`; nothing else is to wait with it.
+        if ready.capacity() > SPARE_BYTES_MAX {
+            *ready = Vec::new();
         }
     }
 
