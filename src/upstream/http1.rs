@@ -114,6 +114,8 @@ pub struct AnswerHead {
     pub status: u16,
     /// How the body ends.
     pub framing: Framing,
+    /// What Content-Length says; in answer to HEAD there is one though no body follows.
+    pub announced: Option<u64>,
     /// True if the connection may be used again afterwards.
     pub keep_alive: bool,
     /// What the body is.
@@ -145,7 +147,16 @@ impl AnswerHead {
         } else {
             Content::Opaque
         };
-        AnswerHead { status: head.status, framing: head.framing, keep_alive: head.keep_alive, content, fields }
+        let announced = head.fields.get(Known::ContentLength);
+        let announced = announced.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        AnswerHead {
+            status: head.status,
+            announced,
+            framing: head.framing,
+            keep_alive: head.keep_alive,
+            content,
+            fields,
+        }
     }
 }
 

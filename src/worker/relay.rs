@@ -9,6 +9,7 @@ use super::answer::Answer;
 use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, tokens};
 use super::connection::After;
 use super::exchange::{Scene, Stop, Wait, state_of};
+use crate::base::clock::Instant;
 use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
@@ -26,7 +27,8 @@ const TRAILING: Duration = Duration::from_secs(1);
 /// [`Stop::Cut`] once bytes were sent that cannot be taken back.
 pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<After, Stop> {
     let framing = client_framing(scene, &begun);
-    let mut relay = Relay { scene, begun, model, framing, failure: None };
+    let token_until = scene.worker.clock.now() + model.timers.between_tokens;
+    let mut relay = Relay { scene, begun, model, framing, token_until, failure: None };
     relay.check_whole()?;
     let after = relay.run().await?;
     let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
@@ -40,7 +42,7 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
 fn client_framing(scene: &Scene<'_>, begun: &Begun) -> Framing {
     if scene.intake.is_head() {
         // As a GET would have been answered, though nothing follows.
-        return begun.decoder_length().map_or(Framing::None, Framing::Length);
+        return begun.head.announced.map_or(Framing::None, Framing::Length);
     }
     let done = begun.decoder.is_done();
     match (&begun.answer, begun.head.framing) {
@@ -60,6 +62,8 @@ struct Relay<'s, 'a> {
     begun: Begun,
     model: &'s Model,
     framing: Framing,
+    /// When the next content must have come. Comments and lifecycle events do not move it.
+    token_until: Instant,
     /// Why the upstream's answer ended badly.
     failure: Option<(Reject, State)>,
 }
@@ -156,7 +160,8 @@ impl Relay<'_, '_> {
                 Ok(Ok(true)) => match self.begun.digest() {
                     Ok(content) => {
                         if content {
-                            self.scene.start_timer(Wait::BetweenTokens, self.model);
+                            self.token_until = self.scene.worker.clock.now() + self.model.timers.between_tokens;
+                            self.scene.client.timer.set(self.token_until.min(self.scene.total_until()));
                         }
                         // A keep-alive of half an event, or an event that was taken out: nothing to write yet.
                         if self.begun.out.is_empty() && !self.begun.decoder.is_done() && !self.has_fault() {
@@ -218,13 +223,14 @@ impl Relay<'_, '_> {
         let written = self.scene.client.write(out).await;
         match written {
             Ok(out) => {
-                match &self.begun.answer {
-                    Answer::Events(events) if events.ended => {
-                        let now = self.scene.worker.clock.now();
-                        self.scene.client.timer.set((now + TRAILING).min(self.scene.total_until()));
-                    }
-                    _ => self.scene.start_timer(Wait::BetweenTokens, self.model),
-                }
+                let after = self.scene.worker.clock.now();
+                // While the client was slow the upstream was not read, which is not its fault.
+                self.token_until = self.token_until + (after - now);
+                let until = match &self.begun.answer {
+                    Answer::Events(events) if events.ended => after + TRAILING,
+                    _ => self.token_until,
+                };
+                self.scene.client.timer.set(until.min(self.scene.total_until()));
                 Ok(out)
             }
             // A client that has stopped reading is as good as gone.
@@ -287,11 +293,5 @@ impl Relay<'_, '_> {
         self.scene.client.timer.set(now + self.scene.worker.config().client.write);
         // If even this does not get through, closing says the rest.
         let _ = self.scene.client.write(out).await;
-    }
-}
-
-impl Begun {
-    fn decoder_length(&self) -> Option<u64> {
-        self.decoder.remaining()
     }
 }
