@@ -103,7 +103,7 @@ pub enum Content {
     Events,
     /// JSON.
     Json,
-    /// Anything else, everything encoded, and nothing at all: passes through unread.
+    /// Anything else, and everything encoded: passes through unread.
     Opaque,
 }
 
@@ -114,6 +114,8 @@ pub struct AnswerHead {
     pub status: u16,
     /// How the body ends.
     pub framing: Framing,
+    /// What Content-Length says; in answer to HEAD there is one though no body follows.
+    pub announced: Option<u64>,
     /// True if the connection may be used again afterwards.
     pub keep_alive: bool,
     /// What the body is.
@@ -123,7 +125,7 @@ pub struct AnswerHead {
 }
 
 impl AnswerHead {
-    fn read(head: &ResponseHead<'_, '_>, to_head: bool) -> AnswerHead {
+    fn read(head: &ResponseHead<'_, '_>) -> AnswerHead {
         let mut fields = Vec::with_capacity(256);
         head.fields.copy_to(&mut fields, |field| {
             is_answer_field_passed(field) && !head.fields.connection_names(field.name.as_bytes())
@@ -132,15 +134,11 @@ impl AnswerHead {
             // A value that was parsed can be written.
             let _ = write_header(&mut fields, "x-ringway-upstream-request-id", id);
         }
-        // In an answer to HEAD the length is news, not framing.
-        if let Some(length) = head.fields.get(Known::ContentLength).filter(|_| to_head) {
-            let _ = write_header(&mut fields, "content-length", length);
-        }
         let encoded =
             head.fields.get(Known::ContentEncoding).is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
         let media = head.fields.get(Known::ContentType).unwrap_or_default();
         let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let content = if encoded || head.framing == Framing::None {
+        let content = if encoded {
             Content::Opaque
         } else if media.eq_ignore_ascii_case(b"text/event-stream") {
             Content::Events
@@ -149,7 +147,16 @@ impl AnswerHead {
         } else {
             Content::Opaque
         };
-        AnswerHead { status: head.status, framing: head.framing, keep_alive: head.keep_alive, content, fields }
+        let announced = head.fields.get(Known::ContentLength);
+        let announced = announced.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        AnswerHead {
+            status: head.status,
+            announced,
+            framing: head.framing,
+            keep_alive: head.keep_alive,
+            content,
+            fields,
+        }
     }
 }
 
@@ -198,7 +205,7 @@ impl Connection {
                 let kind = ErrorKind::Malformed("it switched protocols without being asked");
                 return Err(self.slot.error(Phase::Head, kind));
             }
-            _ => Some(AnswerHead::read(&head, to_head)),
+            _ => Some(AnswerHead::read(&head)),
         };
         self.stream.input.consume(len);
         Ok(Some(answer))

@@ -121,6 +121,7 @@ async fn once(
     };
     let limits = &worker.config().limits;
     let answer = match head.content {
+        _ if head.framing == Framing::None => Answer::Opaque,
         Content::Events if head.status < 300 => {
             scene.record.streamed = true;
             let events = Events::new(

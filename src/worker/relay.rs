@@ -43,9 +43,13 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
 
 /// How the client is told where the body ends.
 fn client_framing(scene: &Scene<'_>, begun: &Begun) -> Framing {
+    if scene.intake.is_head() {
+        // As a GET would have been answered, though nothing follows.
+        return begun.head.announced.map_or(Framing::None, Framing::Length);
+    }
     let done = begun.decoder.is_done();
     match (&begun.answer, begun.head.framing) {
-        _ if scene.intake.is_head() || matches!(begun.head.status, 204 | 304) => Framing::None,
+        _ if matches!(begun.head.status, 204 | 304) => Framing::None,
         // Events may be taken out and put in, so their length is not known.
         (Answer::Events(_), _) if scene.intake.is_http10 => Framing::UntilClose,
         (Answer::Events(_), _) => Framing::Chunked,
