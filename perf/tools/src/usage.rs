@@ -63,27 +63,35 @@ fn malformed(file: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
-    fn work_of_every_thread_counts() {
-        let me = [std::process::id()];
-        let before = cpu_ns(&me).unwrap();
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let (done, is_done) = std::sync::mpsc::channel();
-        let worker = std::thread::spawn(move || {
-            let end = crate::clock::now_ns() + 60_000_000;
-            while crate::clock::now_ns() < end {}
-            done.send(()).unwrap();
-            // Stay alive, off the CPU, while the other thread reads.
-            stopped.recv().ok();
-        });
-        is_done.recv().unwrap();
-        let used = cpu_ns(&me).unwrap() - before;
-        drop(stop);
-        worker.join().unwrap();
-        // A busy machine may have given the thread less than its 60 ms of wall time.
-        assert!(used > 1_000_000, "{used} ns");
+    fn work_of_a_process_shows_in_its_run_time() {
+        // A process of its own: in this one other tests come and go, and take their threads' time with them.
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo done; read end",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let pid = child.id();
+        let (once, twice) = (cpu_ns(&[pid]).unwrap(), cpu_ns(&[pid, pid]).unwrap());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(line, "done\n");
+        assert!(once > 1_000_000, "{once} ns");
+        assert!(twice >= 2 * once, "{twice} ns");
+        assert!(cpu_ns(&[pid]).is_err());
     }
 
     #[test]
