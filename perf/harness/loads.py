@@ -22,6 +22,8 @@ class Sizes:
         self.stream_gap_ms = 20
         self.stream_tokens = 5 if smoke else 50
         self.stream_repeats = 1 if smoke else 3
+        self.first_streams = 200 if smoke else 3000
+        self.first_rate = 1000
         self.slow_streams = 100 if smoke else 4000
         self.slow_gap_ms = 100 if smoke else 500
         self.slow_tokens = 3 if smoke else 12
@@ -50,6 +52,10 @@ def relayed(sizes, events):
              "fixed", "request", ["open", *timed, "--rate", sizes.rate, "--poisson"]),
         Load("sse", f"{sizes.streams} streams, an event each {sizes.stream_gap_ms} ms",
              "stream", "event", streams("stream", sizes.streams, sizes.stream_gap_ms, sizes.stream_repeats)),
+        # The provider of the other streams keeps to a phase of its own, which hides the time to the first event.
+        Load("first", f"{sizes.first_rate:,} streams a second, one event each, sent at once", "first", "event",
+             ["sse", *common, "--streams", sizes.first_streams, "--gap-ms", 1, "--events", events["first"],
+              "--starts-per-second", sizes.first_rate]),
         Load("fan", f"{sizes.slow_streams:,} streams, an event each {sizes.slow_gap_ms} ms",
              "slow", "event", streams("slow", sizes.slow_streams, sizes.slow_gap_ms, 1)),
     ]
@@ -89,7 +95,7 @@ def visit(tools, load, peer, cpus):
 def events_per_stream(tools, upstreams, direct, cpus):
     """How many stamped events one stream of each upstream brings when nobody is in between."""
     counts = {}
-    for upstream in ("stream", "slow"):
+    for upstream in ("stream", "slow", "first"):
         probe = Load("probe", "", upstream, "event", ["sse", "--streams", 1, "--events", 1, "--gap-ms", 1])
         answer = offer(tools, probe, direct, cpus)
         if answer["errors"]:

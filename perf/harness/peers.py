@@ -13,7 +13,7 @@ TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "peers"
 KEY = "perf-key"
 HEADER = f"Authorization: Bearer {KEY}"
 # The upstreams, and the model that makes Ringway choose each.
-MODELS = {"fixed": "mock", "stream": "mock-stream", "slow": "mock-slow"}
+MODELS = {"fixed": "mock", "stream": "mock-stream", "slow": "mock-slow", "first": "mock-first"}
 PATH = "/v1/chat/completions"
 URL = r"listening on http://127\.0\.0\.1:(\d+)"
 
@@ -36,14 +36,15 @@ def request(model):
 
 
 class Upstreams:
-    """The simulated provider, three times: fixed answers, events at a short gap, events at a long one."""
+    """The simulated provider, four times: fixed answers; events at a short gap; at a long one; one event at once."""
 
     def __init__(self, processes, ringway, cpus, sizes):
         self.ports, self.processes = {}, {}
         for name, options in (
             ("fixed", ["--fixed-bytes", sizes.answer_bytes]),
-            ("stream", ["--stamp", "--gap", f"{sizes.stream_gap_ms}ms", "--tokens", sizes.stream_tokens]),
-            ("slow", ["--stamp", "--gap", f"{sizes.slow_gap_ms}ms", "--tokens", sizes.slow_tokens]),
+            ("first", ["--stamp", "--gap", "0ms", "--ttft", "0ms", "--tokens", 1]),
+            ("stream", ["--stamp", "--ttft", "0ms", "--gap", f"{sizes.stream_gap_ms}ms", "--tokens", sizes.stream_tokens]),
+            ("slow", ["--stamp", "--ttft", "0ms", "--gap", f"{sizes.slow_gap_ms}ms", "--tokens", sizes.slow_tokens]),
         ):
             process = processes.start(
                 f"upstream-{name}", [ringway, "mock", "--address", "127.0.0.1:0", "--fixed", *options], cpus)
@@ -103,7 +104,7 @@ class Starter:
 
     def _ports(self):
         ports = {}
-        while len(set(ports.values())) < 3:
+        while len(set(ports.values())) < len(MODELS):
             ports = {name: free_port() for name in MODELS}
         return ports, {f"PORT_{name.upper()}": port for name, port in ports.items()}
 
