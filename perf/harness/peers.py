@@ -163,7 +163,7 @@ def versions(ringway):
     """What each peer calls itself."""
     def first_line(*argv):
         done = subprocess.run([str(part) for part in argv], capture_output=True, text=True, timeout=10)
-        return (done.stdout + done.stderr).strip().splitlines()[0]
+        return next(iter((done.stdout + done.stderr).strip().splitlines()), "unknown")
     return {
         "nginx": first_line(find("nginx"), "-v").removeprefix("nginx version: nginx/"),
         "haproxy": first_line(find("haproxy"), "-v").removeprefix("HAProxy version ").split(" ")[0],
