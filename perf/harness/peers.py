@@ -112,7 +112,9 @@ class Starter:
         ports, names = self._ports()
         config = fill("nginx.conf", home, {
             **names, **self.upstreams.addresses(), "DIR": home, "CPU_MASK": bin(1 << self.core)[2:],
-            "OPEN_FILES": self.open_files, "CONNECTIONS": max(512, self.open_files - 200)})
+            "OPEN_FILES": self.open_files,
+            # nginx allocates all of them at once; a limit of a million would cost half a gigabyte.
+            "CONNECTIONS": min(19_800, self.open_files - 100)})
         return Peer("nginx", ports, self.processes.start(
             "nginx", [find("nginx"), "-p", home, "-c", config, "-e", home / "start.log"], {self.core}))
 
