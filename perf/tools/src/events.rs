@@ -76,10 +76,7 @@ fn classify(data: &[u8]) -> Event {
 
 fn stamp(data: &[u8]) -> Option<u64> {
     let after = data[memmem::find(data, STAMP)? + STAMP.len()..].trim_ascii_start();
-    let digits = after
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let digits = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(&after[..digits]).ok()?.parse().ok()
 }
 
@@ -91,13 +88,7 @@ mod tests {
     fn events_are_found_wherever_the_bytes_are_cut() {
         let stream = "data: {\"choices\":[],\"x_sent_ns\":123456789}\n\n: keep-alive\n\nevent: x\r\ndata: {\"a\":1}\r\n\r\n\
                       data: {\"x_sent_ns\": 7,\"a\":\"\"}\n\ndata: {\"error\":{}}\n\ndata: [DONE]\n\n";
-        let expected = [
-            Event::Stamped(123_456_789),
-            Event::Plain,
-            Event::Stamped(7),
-            Event::Error,
-            Event::Done,
-        ];
+        let expected = [Event::Stamped(123_456_789), Event::Plain, Event::Stamped(7), Event::Error, Event::Done];
         for cut in 0..=stream.len() {
             let mut scanner = Scanner::default();
             let mut got = Vec::new();

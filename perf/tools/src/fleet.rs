@@ -89,14 +89,8 @@ impl Fleet {
         let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        self.epoll
-            .add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
-        Ok(Connection {
-            stream,
-            decoder: Decoder::new(),
-            busy: false,
-            unsent: 0,
-        })
+        self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
+        Ok(Connection { stream, decoder: Decoder::new(), busy: false, unsent: 0 })
     }
 
     /// How many connections there are.
@@ -142,9 +136,7 @@ impl Fleet {
 
     fn interest(&self, number: usize, flags: EpollFlags) -> io::Result<()> {
         let mut event = EpollEvent::new(flags, number as u64);
-        Ok(self
-            .epoll
-            .modify(&self.connections[number].stream, &mut event)?)
+        Ok(self.epoll.modify(&self.connections[number].stream, &mut event)?)
     }
 
     fn renew(&mut self, number: usize) -> io::Result<()> {
@@ -163,19 +155,12 @@ impl Fleet {
     pub fn wait(&mut self, timeout: Option<Duration>, numbers: &mut Vec<usize>) -> io::Result<()> {
         numbers.clear();
         let timeout_ms = timeout.map_or(0, |timeout| timeout.as_millis().min(10_000) as u16);
-        let count = match self
-            .epoll
-            .wait(&mut self.ready, EpollTimeout::from(timeout_ms))
-        {
+        let count = match self.epoll.wait(&mut self.ready, EpollTimeout::from(timeout_ms)) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
-        numbers.extend(
-            self.ready[..count]
-                .iter()
-                .map(|event| event.data() as usize),
-        );
+        numbers.extend(self.ready[..count].iter().map(|event| event.data() as usize));
         if count == 0 && timeout_ms == 0 {
             std::thread::yield_now();
         }
@@ -200,9 +185,7 @@ impl Fleet {
         let connection = &mut self.connections[number];
         let count = match connection.stream.read(&mut self.scratch) {
             Ok(count) => count,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Ok(Turn::Waiting);
             }
             // A reset is an end like another; the decoder knows whether it came too early.
@@ -213,10 +196,7 @@ impl Fleet {
         let turn = if count == 0 {
             match (connection.busy, decoder.finish()) {
                 (true, false) => Turn::Failed("closed before the answer was whole"),
-                (true, true) => Turn::Done {
-                    status: decoder.status,
-                    body_bytes: decoder.body_bytes,
-                },
+                (true, true) => Turn::Done { status: decoder.status, body_bytes: decoder.body_bytes },
                 (false, _) => Turn::Renewed,
             }
         } else if !connection.busy {
@@ -225,10 +205,7 @@ impl Fleet {
             match decoder.feed(&self.scratch[..count], |piece| body(piece, now)) {
                 Err(malformed) => Turn::Failed(malformed.0),
                 Ok(used) if used < count => Turn::Failed("bytes after the answer"),
-                Ok(_) if decoder.is_done() => Turn::Done {
-                    status: decoder.status,
-                    body_bytes: decoder.body_bytes,
-                },
+                Ok(_) if decoder.is_done() => Turn::Done { status: decoder.status, body_bytes: decoder.body_bytes },
                 Ok(_) => return Ok(Turn::Waiting),
             }
         };

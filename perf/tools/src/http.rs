@@ -21,41 +21,21 @@ pub struct Target {
 /// A sentence for the command line.
 pub fn parse_target(url: &str) -> Result<Target, String> {
     let rest = url.strip_prefix("http://").ok_or("only http:// URLs")?;
-    let (authority, path) = rest
-        .find('/')
-        .map_or((rest, "/"), |slash| rest.split_at(slash));
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let address = authority
         .to_socket_addrs()
         .map_err(|error| format!("{authority}: {error}"))?
         .next()
         .ok_or_else(|| format!("{authority}: no address"))?;
-    Ok(Target {
-        address,
-        authority: authority.to_owned(),
-        path: path.to_owned(),
-    })
+    Ok(Target { address, authority: authority.to_owned(), path: path.to_owned() })
 }
 
 /// A POST with a chat completion body of exactly `body_bytes`, or the shortest possible if that is less.
-pub fn chat_request(
-    target: &Target,
-    headers: &[String],
-    model: &str,
-    body_bytes: usize,
-    stream: bool,
-) -> Vec<u8> {
-    let before =
-        format!(r#"{{"model":"{model}","stream":{stream},"messages":[{{"role":"user","content":""#);
+pub fn chat_request(target: &Target, headers: &[String], model: &str, body_bytes: usize, stream: bool) -> Vec<u8> {
+    let before = format!(r#"{{"model":"{model}","stream":{stream},"messages":[{{"role":"user","content":""#);
     let after = r#""}]}"#;
     let filling = body_bytes.saturating_sub(before.len() + after.len());
-    let body = format!(
-        "{before}{}{after}",
-        "lorem ipsum "
-            .chars()
-            .cycle()
-            .take(filling)
-            .collect::<String>()
-    );
+    let body = format!("{before}{}{after}", "lorem ipsum ".chars().cycle().take(filling).collect::<String>());
     let mut head = format!(
         "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ringway-perf\r\nAccept: */*\r\nContent-Type: application/json\r\n",
         target.path, target.authority
@@ -107,13 +87,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 impl Decoder {
     /// Ready for the head of an answer.
     pub fn new() -> Self {
-        Decoder {
-            state: State::Head,
-            head: Vec::new(),
-            status: 0,
-            body_bytes: 0,
-            close: false,
-        }
+        Decoder { state: State::Head, head: Vec::new(), status: 0, body_bytes: 0, close: false }
     }
 
     /// Ready for the next answer.
@@ -165,11 +139,7 @@ impl Decoder {
                         _ => State::ChunkData(left),
                     };
                 }
-                State::ChunkSize {
-                    size,
-                    digits,
-                    extension,
-                } => {
+                State::ChunkSize { size, digits, extension } => {
                     at += 1;
                     self.state = chunk_size(rest[0], size, digits, extension)?;
                 }
@@ -177,13 +147,7 @@ impl Decoder {
                     at += 1;
                     match rest[0] {
                         b'\r' => {}
-                        b'\n' => {
-                            self.state = State::ChunkSize {
-                                size: 0,
-                                digits: 0,
-                                extension: false,
-                            }
-                        }
+                        b'\n' => self.state = State::ChunkSize { size: 0, digits: 0, extension: false },
                         _ => return Err(Malformed("a chunk is longer than it said")),
                     }
                 }
@@ -239,29 +203,14 @@ impl Decoder {
         }
         self.status = status;
         self.close = response.version == Some(0);
-        let mut framing = if matches!(status, 204 | 304) {
-            State::Done
-        } else {
-            State::UntilClose
-        };
+        let mut framing = if matches!(status, 204 | 304) { State::Done } else { State::UntilClose };
         for header in response.headers.iter() {
             if header.name.eq_ignore_ascii_case("content-length") {
                 let text = std::str::from_utf8(header.value).unwrap_or("");
-                let length = text
-                    .trim()
-                    .parse()
-                    .map_err(|_| Malformed("bad content-length"))?;
-                framing = if length == 0 {
-                    State::Done
-                } else {
-                    State::Length(length)
-                };
+                let length = text.trim().parse().map_err(|_| Malformed("bad content-length"))?;
+                framing = if length == 0 { State::Done } else { State::Length(length) };
             } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-                framing = State::ChunkSize {
-                    size: 0,
-                    digits: 0,
-                    extension: false,
-                };
+                framing = State::ChunkSize { size: 0, digits: 0, extension: false };
             } else if header.name.eq_ignore_ascii_case("connection") {
                 self.close |= header.value.eq_ignore_ascii_case(b"close");
             }
@@ -277,23 +226,13 @@ fn chunk_size(byte: u8, size: u64, digits: u8, extension: bool) -> Result<State,
         (b'\n', _) if digits == 0 => Err(Malformed("empty chunk size")),
         (b'\n', _) if size == 0 => Ok(State::Trailer(true)),
         (b'\n', _) => Ok(State::ChunkData(size)),
-        (_, true) | (b';' | b'\r' | b' ' | b'\t', false) => Ok(State::ChunkSize {
-            size,
-            digits,
-            extension: true,
-        }),
+        (_, true) | (b';' | b'\r' | b' ' | b'\t', false) => Ok(State::ChunkSize { size, digits, extension: true }),
         (byte, false) => {
-            let digit = (byte as char)
-                .to_digit(16)
-                .ok_or(Malformed("bad chunk size"))?;
+            let digit = (byte as char).to_digit(16).ok_or(Malformed("bad chunk size"))?;
             if digits >= 15 {
                 return Err(Malformed("chunk size too long"));
             }
-            Ok(State::ChunkSize {
-                size: size * 16 + u64::from(digit),
-                digits: digits + 1,
-                extension: false,
-            })
+            Ok(State::ChunkSize { size: size * 16 + u64::from(digit), digits: digits + 1, extension: false })
         }
     }
 }
@@ -306,40 +245,18 @@ mod tests {
         let mut decoder = Decoder::new();
         let mut body = Vec::new();
         for piece in pieces {
-            assert_eq!(
-                decoder.feed(piece, |bytes| body.extend_from_slice(bytes))?,
-                piece.len()
-            );
+            assert_eq!(decoder.feed(piece, |bytes| body.extend_from_slice(bytes))?, piece.len());
         }
-        let done = if closed {
-            decoder.finish()
-        } else {
-            decoder.is_done()
-        };
+        let done = if closed { decoder.finish() } else { decoder.is_done() };
         Ok((done, decoder.status, body, decoder.close))
     }
 
     #[test]
     fn answers_decode_the_same_wherever_they_are_split() {
         for (name, answer, closed, expected) in [
-            (
-                "length",
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-                false,
-                (true, 200, "hello", false),
-            ),
-            (
-                "empty",
-                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-                false,
-                (true, 200, "", false),
-            ),
-            (
-                "no content",
-                "HTTP/1.1 204 No Content\r\n\r\n",
-                false,
-                (true, 204, "", false),
-            ),
+            ("length", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", false, (true, 200, "hello", false)),
+            ("empty", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, (true, 200, "", false)),
+            ("no content", "HTTP/1.1 204 No Content\r\n\r\n", false, (true, 204, "", false)),
             (
                 "asks to close",
                 "HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno",
@@ -358,18 +275,8 @@ mod tests {
                 false,
                 (true, 200, "a", false),
             ),
-            (
-                "until close",
-                "HTTP/1.1 200 OK\r\n\r\nabc",
-                true,
-                (true, 200, "abc", true),
-            ),
-            (
-                "cut short",
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel",
-                true,
-                (false, 200, "hel", false),
-            ),
+            ("until close", "HTTP/1.1 200 OK\r\n\r\nabc", true, (true, 200, "abc", true)),
+            ("cut short", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", true, (false, 200, "hel", false)),
             (
                 "last chunk missing",
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
@@ -383,23 +290,14 @@ mod tests {
                 (true, 200, "x", false),
             ),
         ] {
-            let expected = (
-                expected.0,
-                expected.1,
-                expected.2.as_bytes().to_vec(),
-                expected.3,
-            );
+            let expected = (expected.0, expected.1, expected.2.as_bytes().to_vec(), expected.3);
             let bytes = answer.as_bytes();
             for cut in 0..=bytes.len() {
                 let got = decode(&[&bytes[..cut], &bytes[cut..]], closed);
                 assert_eq!(got.as_ref(), Ok(&expected), "{name}, cut at {cut}");
             }
             let single: Vec<&[u8]> = bytes.chunks(1).collect();
-            assert_eq!(
-                decode(&single, closed).as_ref(),
-                Ok(&expected),
-                "{name}, byte by byte"
-            );
+            assert_eq!(decode(&single, closed).as_ref(), Ok(&expected), "{name}, byte by byte");
         }
     }
 
@@ -408,22 +306,10 @@ mod tests {
         for (name, answer) in [
             ("not HTTP", "SSH-2.0-x\r\n\r\n"),
             ("bad length", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
-            (
-                "bad chunk size",
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-            ),
-            (
-                "empty chunk size",
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
-            ),
-            (
-                "endless chunk size",
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1111111111111111111\r\n",
-            ),
-            (
-                "chunk too long",
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
-            ),
+            ("bad chunk size", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+            ("empty chunk size", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n"),
+            ("endless chunk size", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1111111111111111111\r\n"),
+            ("chunk too long", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n"),
         ] {
             assert!(decode(&[answer.as_bytes()], false).is_err(), "{name}");
         }
@@ -442,23 +328,14 @@ mod tests {
         let target = parse_target("http://127.0.0.1:8080/v1/chat/completions").unwrap();
         assert_eq!(target.path, "/v1/chat/completions");
         for bytes in [200, 1024, 65_536] {
-            let request = chat_request(
-                &target,
-                &["Authorization: Bearer x".into()],
-                "mock",
-                bytes,
-                true,
-            );
+            let request = chat_request(&target, &["Authorization: Bearer x".into()], "mock", bytes, true);
             let text = String::from_utf8(request).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert_eq!(body.len(), bytes);
             assert!(head.contains(&format!("\r\nContent-Length: {bytes}")));
             assert!(head.contains("\r\nAuthorization: Bearer x\r\n"));
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!(
-                (&body["model"], &body["stream"]),
-                (&"mock".into(), &true.into())
-            );
+            assert_eq!((&body["model"], &body["stream"]), (&"mock".into(), &true.into()));
         }
         assert!(parse_target("https://127.0.0.1:1/").is_err());
     }

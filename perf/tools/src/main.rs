@@ -19,11 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(
-    name = "ringway-perf",
-    about = "Load generator and raw byte relay for perf/run",
-    version
-)]
+#[command(name = "ringway-perf", about = "Load generator and raw byte relay for perf/run", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

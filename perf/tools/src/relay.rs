@@ -15,9 +15,7 @@ use monoio::{IoUringDriver, RuntimeBuilder};
 /// # Errors
 /// A sentence for the command line.
 pub fn parse_pair(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
-    let (listen, upstream) = text
-        .split_once('=')
-        .ok_or("LISTEN=UPSTREAM, as 127.0.0.1:0=127.0.0.1:9000")?;
+    let (listen, upstream) = text.split_once('=').ok_or("LISTEN=UPSTREAM, as 127.0.0.1:0=127.0.0.1:9000")?;
     let address = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
     Ok((address(listen)?, address(upstream)?))
 }
@@ -29,20 +27,14 @@ pub fn parse_pair(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
 pub fn run(pairs: &[(SocketAddr, SocketAddr)], entries: u32) -> io::Result<()> {
     let mut ring = IoUring::builder();
     ring.setup_single_issuer().setup_defer_taskrun();
-    let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
-        .uring_builder(ring)
-        .with_entries(entries)
-        .enable_timer()
-        .build()?;
+    let mut runtime =
+        RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).with_entries(entries).enable_timer().build()?;
     runtime.block_on(async {
         let mut accepting = Vec::new();
         for &(listen, upstream) in pairs {
             let options = ListenerOpts::new().reuse_port(false).backlog(4096);
             let listener = TcpListener::bind_with_config(listen, &options)?;
-            println!(
-                "ringway-perf relay: listening on http://{}",
-                listener.local_addr()?
-            );
+            println!("ringway-perf relay: listening on http://{}", listener.local_addr()?);
             accepting.push(monoio::spawn(accept(listener, upstream)));
         }
         for task in accepting {

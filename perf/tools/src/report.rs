@@ -58,12 +58,7 @@ mod tests {
             durations.record(us * 1000);
         }
         let summary = durations.to_json();
-        for (name, expected) in [
-            ("p50_us", 500.0),
-            ("p99_us", 990.0),
-            ("p999_us", 999.0),
-            ("max_us", 1000.0),
-        ] {
+        for (name, expected) in [("p50_us", 500.0), ("p99_us", 990.0), ("p999_us", 999.0), ("max_us", 1000.0)] {
             let got = summary[name].as_f64().unwrap();
             assert!((got - expected).abs() <= expected * 0.002, "{name}: {got}");
         }

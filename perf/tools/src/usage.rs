@@ -55,10 +55,7 @@ fn first_number(text: &str) -> Option<u64> {
 }
 
 fn malformed(file: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("/proc: {file} has an unknown form"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("/proc: {file} has an unknown form"))
 }
 
 #[cfg(test)]
@@ -72,18 +69,13 @@ mod tests {
     fn work_of_a_process_shows_in_its_run_time() {
         // A process of its own: in this one other tests come and go, and take their threads' time with them.
         let mut child = Command::new("sh")
-            .args([
-                "-c",
-                "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo done; read end",
-            ])
+            .args(["-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo done; read end"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pid = child.id();
         let (once, twice) = (cpu_ns(&[pid]).unwrap(), cpu_ns(&[pid, pid]).unwrap());
         drop(child.stdin.take());
@@ -96,8 +88,7 @@ mod tests {
 
     #[test]
     fn memory_is_read_by_field_name() {
-        let rollup =
-            "00400000-7fff [rollup]\nRss:     1234 kB\nPss:      567 kB\nPss_Dirty:   1 kB\n";
+        let rollup = "00400000-7fff [rollup]\nRss:     1234 kB\nPss:      567 kB\nPss_Dirty:   1 kB\n";
         assert_eq!(field(rollup, "Rss:"), Some(1234));
         assert_eq!(field(rollup, "Pss:"), Some(567));
         assert_eq!(field(rollup, "Swap:"), None);

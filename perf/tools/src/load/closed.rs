@@ -39,11 +39,7 @@ impl Closed {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(
-            self.common.url.address,
-            self.connections,
-            self.common.request(false),
-        )?;
+        let mut fleet = Fleet::open(self.common.url.address, self.connections, self.common.request(false))?;
         let mut failures = Failures::default();
         let mut body_bytes = None;
         let mut sent_ns = vec![0; fleet.len()];

@@ -38,11 +38,7 @@ impl Idle {
         let mut failures = Failures::default();
         let mut body_bytes = None;
         // What the first requests allocate once and for all is no cost of an idle connection.
-        let mut first = Fleet::open(
-            self.common.url.address,
-            self.wave,
-            self.common.request(false),
-        )?;
+        let mut first = Fleet::open(self.common.url.address, self.wave, self.common.request(false))?;
         exchange(&mut first, 0..self.wave, &mut failures, &mut body_bytes)?;
         drop(first);
         let before = self.settled()?;
@@ -57,24 +53,16 @@ impl Idle {
         }
         let opening_s = (now_ns() - begin) as f64 / 1e9;
         let held = self.settled()?;
-        let closed_by_peer = (0..fleet.len())
-            .filter(|&number| fleet.is_spoiled(number))
-            .count();
+        let closed_by_peer = (0..fleet.len()).filter(|&number| fleet.is_spoiled(number)).count();
         failures.add_many("idle connection closed", closed_by_peer as u64);
         // They must still work.
         if closed_by_peer == 0 {
-            exchange(
-                &mut fleet,
-                0..self.connections.min(self.wave),
-                &mut failures,
-                &mut body_bytes,
-            )?;
+            exchange(&mut fleet, 0..self.connections.min(self.wave), &mut failures, &mut body_bytes)?;
         }
         drop(fleet);
         let after = self.settled()?;
 
-        let per_connection =
-            |now: u64, then: u64| (now as f64 - then as f64) / self.connections as f64;
+        let per_connection = |now: u64, then: u64| (now as f64 - then as f64) / self.connections as f64;
         Ok(json!({
             "load": "idle",
             "connections": self.connections,

@@ -68,13 +68,7 @@ pub struct Common {
 
 impl Common {
     fn request(&self, stream: bool) -> Vec<u8> {
-        http::chat_request(
-            &self.url,
-            &self.headers,
-            &self.model,
-            self.body_bytes,
-            stream,
-        )
+        http::chat_request(&self.url, &self.headers, &self.model, self.body_bytes, stream)
     }
 }
 
@@ -110,14 +104,8 @@ impl Failures {
     /// `body_bytes` is the length every answer must have; the first answer sets it if nobody else has.
     fn judge(&mut self, turn: Turn, body_bytes: &mut Option<u64>) -> bool {
         match turn {
-            Turn::Done {
-                status: 200,
-                body_bytes: got,
-            } if got == *body_bytes.get_or_insert(got) => return true,
-            Turn::Done {
-                status: 200,
-                body_bytes: got,
-            } => self.add(&format!("answer of {got} bytes")),
+            Turn::Done { status: 200, body_bytes: got } if got == *body_bytes.get_or_insert(got) => return true,
+            Turn::Done { status: 200, body_bytes: got } => self.add(&format!("answer of {got} bytes")),
             Turn::Done { status, .. } => self.add(&format!("status {status}")),
             Turn::Failed(reason) => self.add(reason),
             Turn::Waiting | Turn::Renewed | Turn::Stray => {}

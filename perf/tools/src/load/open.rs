@@ -45,11 +45,7 @@ impl Open {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(
-            self.common.url.address,
-            self.connections,
-            self.common.request(false),
-        )?;
+        let mut fleet = Fleet::open(self.common.url.address, self.connections, self.common.request(false))?;
         let mut free: VecDeque<usize> = (0..fleet.len()).collect();
         let mut due_ns = vec![0; fleet.len()];
         let mut failures = Failures::default();
@@ -128,11 +124,7 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     pub(super) fn new(rate: f64, poisson: bool, seed: u64) -> Self {
-        Arrivals {
-            mean_ns: 1e9 / rate,
-            poisson,
-            state: seed,
-        }
+        Arrivals { mean_ns: 1e9 / rate, poisson, state: seed }
     }
 
     pub(super) fn next_gap_ns(&mut self) -> u64 {

@@ -64,24 +64,11 @@ impl Sse {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(
-            self.common.url.address,
-            self.streams,
-            self.common.request(true),
-        )?;
-        let mut streams: Vec<Stream> = (0..self.streams)
-            .map(|_| Stream {
-                left: self.repeats,
-                ..Stream::default()
-            })
-            .collect();
+        let mut fleet = Fleet::open(self.common.url.address, self.streams, self.common.request(true))?;
+        let mut streams: Vec<Stream> =
+            (0..self.streams).map(|_| Stream { left: self.repeats, ..Stream::default() }).collect();
         let starts = start_offsets_ns(self.streams, self.gap_ms * 1e6, self.starts_per_second);
-        let mut counts = Counts {
-            delay: Durations::new(),
-            ttft: Durations::new(),
-            events: 0,
-            lumps: 0,
-        };
+        let mut counts = Counts { delay: Durations::new(), ttft: Durations::new(), events: 0, lumps: 0 };
         let mut failures = Failures::default();
         let mut missing = 0;
         let (mut next, mut running, mut peak, mut finished) = (0, 0_usize, 0, 0_u64);
@@ -106,18 +93,14 @@ impl Sse {
             }
             let pause = match starts.get(next) {
                 // Below a millisecond epoll would wait too long or not at all: ask and let others run.
-                Some(start) => (begin + start)
-                    .checked_sub(now + 1_000_000)
-                    .map(Duration::from_nanos),
+                Some(start) => (begin + start).checked_sub(now + 1_000_000).map(Duration::from_nanos),
                 None => Some(Duration::from_millis(100)),
             };
             fleet.wait(pause, &mut ready)?;
             for &number in &ready {
                 let stream = &mut streams[number];
                 let mut read = Read::default();
-                let turn = fleet.turn(number, |piece, now| {
-                    stream.take(piece, now, &mut read, &mut counts)
-                })?;
+                let turn = fleet.turn(number, |piece, now| stream.take(piece, now, &mut read, &mut counts))?;
                 if !failures.ends_exchange(turn) {
                     continue;
                 }
@@ -176,24 +159,11 @@ impl Stream {
         let left = self.left;
         let mut scanner = std::mem::take(&mut self.scanner);
         scanner.reset();
-        *self = Stream {
-            scanner,
-            sent_ns: now,
-            left,
-            ..Stream::default()
-        };
+        *self = Stream { scanner, sent_ns: now, left, ..Stream::default() };
     }
 
     fn take(&mut self, piece: &[u8], now: u64, read: &mut Read, counts: &mut Counts) {
-        let Stream {
-            scanner,
-            sent_ns,
-            events,
-            errors,
-            done,
-            seen,
-            ..
-        } = self;
+        let Stream { scanner, sent_ns, events, errors, done, seen, .. } = self;
         scanner.feed(piece, |event| {
             if !*seen {
                 *seen = true;
@@ -240,23 +210,14 @@ mod tests {
     fn a_lump_is_events_sent_apart_and_read_together() {
         const MS: u64 = 1_000_000;
         for (name, reads_ms, lumps) in [
-            (
-                "each in a read of its own",
-                &[&[1][..], &[21], &[41]][..],
-                0,
-            ),
+            ("each in a read of its own", &[&[1][..], &[21], &[41]][..], 0),
             ("two sent together", &[&[1][..], &[21, 21]], 0),
             ("two sent apart", &[&[1][..], &[21, 41]], 1),
             ("three sent apart", &[&[1, 21, 41][..]], 2),
             ("two lumps", &[&[1, 21][..], &[41, 61]], 2),
         ] {
             let mut stream = Stream::default();
-            let mut counts = Counts {
-                delay: Durations::new(),
-                ttft: Durations::new(),
-                events: 0,
-                lumps: 0,
-            };
+            let mut counts = Counts { delay: Durations::new(), ttft: Durations::new(), events: 0, lumps: 0 };
             for stamps_ms in reads_ms {
                 let mut read = Read::default();
                 for stamp_ms in *stamps_ms {

@@ -55,30 +55,18 @@ fn common(address: SocketAddr) -> Common {
 }
 
 fn fixed(stream: &mut TcpStream, _: u64) {
-    stream
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        .ok();
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").ok();
 }
 
 fn closed(address: SocketAddr, requests: u64) -> Value {
-    let load = closed::Closed {
-        common: common(address),
-        connections: 3,
-        seconds: 0.0,
-        requests,
-        warm_up: 0.0,
-    };
+    let load = closed::Closed { common: common(address), connections: 3, seconds: 0.0, requests, warm_up: 0.0 };
     load.run().unwrap()
 }
 
 #[test]
 fn closed_loop_counts_every_answer() {
     let report = closed(serve(fixed), 100);
-    assert_eq!(
-        (&report["requests"], &report["errors"]),
-        (&json!(100), &json!(0)),
-        "{report}"
-    );
+    assert_eq!((&report["requests"], &report["errors"]), (&json!(100), &json!(0)), "{report}");
     assert_eq!(report["latency"]["count"], 100);
     assert_eq!(report["body_bytes"], 2);
     assert!(report["cpu_ns"].as_u64().unwrap() > 0);
@@ -87,21 +75,9 @@ fn closed_loop_counts_every_answer() {
 #[test]
 fn wrong_answers_are_errors_and_not_requests() {
     for (name, reason, answer) in [
-        (
-            "status",
-            "status 500",
-            "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno",
-        ),
-        (
-            "length",
-            "answer of 3 bytes",
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
-        ),
-        (
-            "framing",
-            "bytes after the answer",
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokok",
-        ),
+        ("status", "status 500", "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno"),
+        ("length", "answer of 3 bytes", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+        ("framing", "bytes after the answer", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokok"),
         ("no HTTP", "not an HTTP head", "hello\r\n\r\n"),
     ] {
         // One connection: its first answer is good and sets the length, its second is not.
@@ -109,19 +85,9 @@ fn wrong_answers_are_errors_and_not_requests() {
             0 => fixed(stream, number),
             _ => drop(stream.write_all(answer.as_bytes())),
         });
-        let load = closed::Closed {
-            common: common(address),
-            connections: 1,
-            seconds: 0.0,
-            requests: 2,
-            warm_up: 0.0,
-        };
+        let load = closed::Closed { common: common(address), connections: 1, seconds: 0.0, requests: 2, warm_up: 0.0 };
         let report = load.run().unwrap();
-        assert_eq!(
-            (&report["requests"], &report["errors"]),
-            (&json!(1), &json!(1)),
-            "{name}: {report}"
-        );
+        assert_eq!((&report["requests"], &report["errors"]), (&json!(1), &json!(1)), "{name}: {report}");
         assert_eq!(report["reasons"][reason], 1, "{name}: {report}");
     }
 }
@@ -129,16 +95,10 @@ fn wrong_answers_are_errors_and_not_requests() {
 #[test]
 fn a_connection_closed_after_its_answer_is_renewed_without_an_error() {
     let address = serve(|stream, _| {
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
-            .ok();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").ok();
     });
     let report = closed(address, 12);
-    assert_eq!(
-        (&report["requests"], &report["errors"]),
-        (&json!(12), &json!(0)),
-        "{report}"
-    );
+    assert_eq!((&report["requests"], &report["errors"]), (&json!(12), &json!(0)), "{report}");
     assert_eq!(report["renewals"], 12);
 }
 
@@ -163,34 +123,23 @@ fn open_loop_latency_counts_from_the_time_a_request_was_due() {
     let requests = report["requests"].as_u64().unwrap();
     assert!((38..=40).contains(&requests), "{report}");
     // The last one was due at 200 ms and answered after 40 × 20 ms.
-    assert!(
-        report["latency"]["max_us"].as_f64().unwrap() > 500_000.0,
-        "{report}"
-    );
+    assert!(report["latency"]["max_us"].as_f64().unwrap() > 500_000.0, "{report}");
 }
 
 #[test]
 fn poisson_arrivals_have_the_rate_and_the_spread_asked_for() {
     let mut arrivals = open::Arrivals::new(5000.0, true, 7);
-    let gaps: Vec<f64> = (0..100_000)
-        .map(|_| arrivals.next_gap_ns() as f64)
-        .collect();
+    let gaps: Vec<f64> = (0..100_000).map(|_| arrivals.next_gap_ns() as f64).collect();
     let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-    let deviation =
-        (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
+    let deviation = (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
     assert!((mean / 200_000.0 - 1.0).abs() < 0.02, "mean {mean}");
-    assert!(
-        (deviation / mean - 1.0).abs() < 0.02,
-        "deviation {deviation}"
-    );
+    assert!((deviation / mean - 1.0).abs() < 0.02, "deviation {deviation}");
 }
 
 /// A stream of events: `writes` has the ages of the events in milliseconds, with `|` between one write and the next.
 fn stream_of(writes: &'static str, end: &'static str) -> SocketAddr {
     serve(move |stream, _| {
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
         for ages_ms in writes.split('|') {
             let events: String = ages_ms
                 .split_whitespace()
@@ -201,9 +150,7 @@ fn stream_of(writes: &'static str, end: &'static str) -> SocketAddr {
             stream.write_all(chunk.as_bytes()).unwrap();
             std::thread::sleep(Duration::from_millis(20));
         }
-        stream
-            .write_all(format!("{:x}\r\n{end}\r\n0\r\n\r\n", end.len()).as_bytes())
-            .unwrap();
+        stream.write_all(format!("{:x}\r\n{end}\r\n0\r\n\r\n", end.len()).as_bytes()).unwrap();
     })
 }
 
@@ -215,13 +162,7 @@ fn streams_are_judged_event_by_event() {
         ("held back", "0 | 40 0", END, 0, ""),
         ("an event lost", "0 | 0", END, 1, "missing event"),
         ("cut", "0 | 0 | 0", ": \n\n", 1, "no end mark"),
-        (
-            "failed inside",
-            "0 | 0 | 0",
-            "data: {\"error\":{}}\n\ndata: [DONE]\n\n",
-            1,
-            "error event",
-        ),
+        ("failed inside", "0 | 0 | 0", "data: {\"error\":{}}\n\ndata: [DONE]\n\n", 1, "error event"),
     ] {
         let load = sse::Sse {
             common: common(stream_of(writes, end)),
@@ -237,56 +178,31 @@ fn streams_are_judged_event_by_event() {
             assert_eq!(report["reasons"][reason], 1, "{name}: {report}");
         }
         let held_back_us = if name == "held back" { 40_000.0 } else { 0.0 };
-        assert!(
-            report["delay"]["max_us"].as_f64().unwrap() >= held_back_us,
-            "{name}: {report}"
-        );
+        assert!(report["delay"]["max_us"].as_f64().unwrap() >= held_back_us, "{name}: {report}");
     }
 }
 
 #[test]
 fn streams_start_with_evenly_spread_phases() {
-    for (streams, gap_ms, per_second) in [
-        (200, 20.0, 2000.0),
-        (4000, 500.0, 2000.0),
-        (3, 20.0, 2000.0),
-        (7, 10.0, 100.0),
-    ] {
+    for (streams, gap_ms, per_second) in
+        [(200, 20.0, 2000.0), (4000, 500.0, 2000.0), (3, 20.0, 2000.0), (7, 10.0, 100.0)]
+    {
         let gap_ns = gap_ms * 1e6;
         let starts = sse::start_offsets_ns(streams, gap_ns, per_second);
         assert!(starts.is_sorted(), "{streams} streams");
         let seconds = *starts.last().unwrap() as f64 / 1e9;
-        assert!(
-            streams as f64 <= per_second * (seconds + 0.1),
-            "{streams} streams in {seconds} s"
-        );
+        assert!(streams as f64 <= per_second * (seconds + 0.1), "{streams} streams in {seconds} s");
         let mut phases: Vec<f64> = starts.iter().map(|&start| start as f64 % gap_ns).collect();
         phases.sort_by(f64::total_cmp);
         let slot = gap_ns / streams as f64;
-        let widest = phases
-            .windows(2)
-            .map(|pair| pair[1] - pair[0])
-            .fold(0.0, f64::max);
-        assert!(
-            widest < slot * 2.5,
-            "{streams} streams: a hole of {} slots",
-            widest / slot
-        );
+        let widest = phases.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+        assert!(widest < slot * 2.5, "{streams} streams: a hole of {} slots", widest / slot);
     }
 }
 
 #[test]
 fn idle_connections_are_held_checked_and_weighed() {
-    let idle = |address| {
-        idle::Idle {
-            common: common(address),
-            connections: 20,
-            wave: 8,
-            settle: 0.05,
-        }
-        .run()
-        .unwrap()
-    };
+    let idle = |address| idle::Idle { common: common(address), connections: 20, wave: 8, settle: 0.05 }.run().unwrap();
     let report = idle(serve(fixed));
     assert_eq!(report["errors"], 0, "{report}");
     assert!(report["held"]["rss_kib"].as_u64().unwrap() > 0, "{report}");
@@ -309,10 +225,6 @@ fn memory_given_back_is_a_part_of_the_growth() {
         (100, 200, 50, 1.0),
         (100, 100, 100, 1.0),
     ] {
-        assert_eq!(
-            idle::given_back(before, held, after),
-            expected,
-            "{before} {held} {after}"
-        );
+        assert_eq!(idle::given_back(before, held, after), expected, "{before} {held} {after}");
     }
 }
