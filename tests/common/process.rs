@@ -1,0 +1,335 @@
+//! The gateway and the simulated provider as processes of their own, on ports the kernel picks.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Client, PATIENCE};
+
+/// The client key that [`Config::new`] lets in.
+pub const KEY: &str = "sk-test-client";
+
+/// The provider's key that [`Config::new`] puts in. It must never reach a client.
+pub const PROVIDER_KEY: &str = "sk-test-provider";
+
+/// The built `ringway`.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A configuration file under construction: one listener on a free port, the key [`KEY`], and a provider `mock` with the
+/// endpoints given. Everything else is TOML as an operator would write it.
+#[derive(Clone)]
+pub struct Config {
+    top: String,
+    key: String,
+    endpoints: Vec<String>,
+    endpoint_lines: String,
+    provider: String,
+    models: String,
+    rest: String,
+}
+
+impl Config {
+    /// One worker; every model goes to `endpoints` under its own name.
+    pub fn new(endpoints: &[String]) -> Config {
+        Config {
+            top: "cores = \"0\"\n".into(),
+            key: format!("[[keys]]\nname = \"test\"\nsecret = {{ env = \"RINGWAY_TEST_KEY\" }}\nmodels = [\"*\"]\n"),
+            endpoints: endpoints.to_vec(),
+            endpoint_lines: "key = { env = \"RINGWAY_TEST_PROVIDER_KEY\" }\n".into(),
+            provider: String::new(),
+            models: "[[models]]\nname = \"*\"\nroute = [{ provider = \"mock\" }]\n".into(),
+            rest: String::new(),
+        }
+    }
+
+    /// Takes the place of `cores = "0"`.
+    pub fn top(mut self, lines: &str) -> Config {
+        self.top = format!("{lines}\n");
+        self
+    }
+
+    /// Takes the place of the key [`KEY`].
+    pub fn keys(mut self, lines: &str) -> Config {
+        self.key = format!("{lines}\n");
+        self
+    }
+
+    /// Lines added to the provider: `include_usage = false`.
+    pub fn provider(mut self, lines: &str) -> Config {
+        self.provider = format!("{lines}\n");
+        self
+    }
+
+    /// Takes the place of the lines that each endpoint has beside its URL.
+    pub fn endpoint(mut self, lines: &str) -> Config {
+        self.endpoint_lines = format!("{lines}\n");
+        self
+    }
+
+    /// Takes the place of the one default model.
+    pub fn models(mut self, lines: &str) -> Config {
+        self.models = format!("{lines}\n");
+        self
+    }
+
+    /// Further tables, at the end of the file: `[limits]` and the like.
+    pub fn and(mut self, lines: &str) -> Config {
+        let _ = writeln!(self.rest, "{lines}");
+        self
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let Config { top, key, endpoints, endpoint_lines, provider, models, rest } = self;
+        let mut text = format!("{top}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\n{key}\n");
+        let _ = writeln!(text, "[[providers]]\nname = \"mock\"\n{provider}");
+        for url in endpoints {
+            let _ = writeln!(text, "[[providers.endpoints]]\nurl = \"{url}\"\n{endpoint_lines}");
+        }
+        let _ = writeln!(text, "{models}\n{rest}");
+        text
+    }
+}
+
+/// A process whose lines are kept, killed when it is dropped.
+pub struct Process {
+    child: Child,
+    lines: Arc<Lines>,
+}
+
+#[derive(Default)]
+struct Lines {
+    kept: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl Process {
+    /// Starts `command` and keeps what it writes: standard output if `output`, else standard error.
+    fn start(mut command: Command, output: bool) -> Process {
+        if output {
+            command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        } else {
+            command.stderr(Stdio::piped()).stdout(Stdio::null());
+        }
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let pipe: Box<dyn Read + Send> = match output {
+            true => Box::new(child.stdout.take().expect("a pipe")),
+            false => Box::new(child.stderr.take().expect("a pipe")),
+        };
+        let lines = Arc::new(Lines::default());
+        let kept = Arc::clone(&lines);
+        // Reads to the end, so that the process never waits for a full pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                kept.kept.lock().expect("not poisoned").0.push(line);
+                kept.more.notify_all();
+            }
+            kept.kept.lock().expect("not poisoned").1 = true;
+            kept.more.notify_all();
+        });
+        Process { child, lines }
+    }
+
+    /// Waits for a line with `words` in it and returns all lines up to it.
+    ///
+    /// # Panics
+    /// If the process ends first, or [`PATIENCE`] does.
+    pub fn lines_until(&self, words: &str) -> Vec<String> {
+        let has = |lines: &[String]| lines.iter().position(|line| line.contains(words));
+        let kept = self.lines.kept.lock().expect("not poisoned");
+        let waiting = |kept: &mut (Vec<String>, bool)| has(&kept.0).is_none() && !kept.1;
+        let (kept, _) = self.lines.more.wait_timeout_while(kept, PATIENCE, waiting).expect("not poisoned");
+        match has(&kept.0) {
+            Some(at) => kept.0[..=at].to_vec(),
+            None if kept.1 => panic!("ended without \"{words}\":\n{}", kept.0.join("\n")),
+            None => panic!("no \"{words}\" in {PATIENCE:?}:\n{}", kept.0.join("\n")),
+        }
+    }
+
+    /// Every line so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.kept.lock().expect("not poisoned").0.clone()
+    }
+
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has ended of itself.
+    ///
+    /// # Panics
+    /// If it still runs after [`PATIENCE`].
+    pub fn wait(&mut self) -> ExitStatus {
+        let kept = self.lines.kept.lock().expect("not poisoned");
+        let (kept, _) = self.lines.more.wait_timeout_while(kept, PATIENCE, |kept| !kept.1).expect("not poisoned");
+        assert!(kept.1, "still running after {PATIENCE:?}:\n{}", kept.0.join("\n"));
+        drop(kept);
+        self.child.wait().expect("its status")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- process {} wrote:\n{}", self.child.id(), self.lines().join("\n"));
+        }
+    }
+}
+
+/// The addresses in the lines `… listening on http://127.0.0.1:PORT`.
+fn addresses(lines: &[String]) -> Vec<SocketAddr> {
+    let urls = lines.iter().filter_map(|line| line.split_once("listening on http://"));
+    urls.map(|(_, rest)| {
+        let address = rest.split(|c: char| c.is_whitespace() || c == '/').next().unwrap_or_default();
+        address.parse().unwrap_or_else(|error| panic!("listening on \"{rest}\": {error}"))
+    })
+    .collect()
+}
+
+/// A running gateway.
+pub struct Gateway {
+    /// The process; its lines are those of standard error.
+    pub process: Process,
+    /// Where it listens, in the order of the config.
+    pub addresses: Vec<SocketAddr>,
+    file: PathBuf,
+}
+
+impl Gateway {
+    /// Starts `ringway serve` and waits until it is ready.
+    pub fn start(config: &Config) -> Gateway {
+        let (command, file) = Gateway::command(config);
+        let process = Process::start(command, false);
+        let addresses = addresses(&process.lines_until("ringway: ready"));
+        assert!(!addresses.is_empty(), "ready without a listener:\n{}", process.lines().join("\n"));
+        Gateway { process, addresses, file }
+    }
+
+    /// Starts `ringway serve` where it should refuse to, and returns how it ended and what it said.
+    pub fn start_in_vain(config: &Config) -> (ExitStatus, String) {
+        let (command, file) = Gateway::command(config);
+        let mut process = Process::start(command, false);
+        let status = process.wait();
+        let _ = std::fs::remove_file(file);
+        (status, process.lines().join("\n"))
+    }
+
+    fn command(config: &Config) -> (Command, PathBuf) {
+        static FILES: AtomicU32 = AtomicU32::new(0);
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("ringway-test-{}-{number}.toml", std::process::id()));
+        std::fs::write(&file, config.text()).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let mut command = binary();
+        command.args(["serve", "--config"]).arg(&file);
+        command.env("RINGWAY_TEST_KEY", KEY).env("RINGWAY_TEST_PROVIDER_KEY", PROVIDER_KEY);
+        (command, file)
+    }
+
+    /// The first listener.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// A fresh connection to the first listener.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// A running simulated provider.
+pub struct Mock {
+    /// The process; its lines are those of standard output.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Mock {
+    /// Starts `ringway mock` on a free port, with `args` added.
+    pub fn start(args: &[&str]) -> Mock {
+        let mut command = binary();
+        command.args(["mock", "--address", "127.0.0.1:0"]).args(args);
+        let process = Process::start(command, true);
+        let address = addresses(&process.lines_until("listening on http://"))[0];
+        Mock { process, address }
+    }
+
+    /// The URL that takes the place of a client's `/v1`.
+    pub fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// A fresh connection straight to it.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// What it counted, as the JSON it answers with at `path`.
+    pub fn stats(&self, path: &str) -> serde_json::Value {
+        let response = self.connect().request("GET", path, &[], b"");
+        assert_eq!(response.head.status, 200, "{path}: {}", response.text());
+        serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", response.text()))
+    }
+
+    /// Asks for its counters until `done` says yes. They change when the provider's own sockets tell it, which no
+    /// client can see; asking again is the only way to wait for that.
+    pub fn stats_when(&self, path: &str, done: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let start = Instant::now();
+        loop {
+            let stats = self.stats(path);
+            if done(&stats) {
+                return stats;
+            }
+            assert!(start.elapsed() < PATIENCE, "still {stats} after {PATIENCE:?}");
+            thread::yield_now();
+        }
+    }
+}
+
+/// Runs `ringway` with `args` to its end.
+///
+/// # Panics
+/// If it runs for longer than [`PATIENCE`].
+pub fn run(args: &[&str]) -> Output {
+    let mut command = binary();
+    let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ringway starts");
+    let drain = |pipe: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.expect("a pipe").read_to_end(&mut bytes).expect("its output");
+            bytes
+        })
+    };
+    let stdout = drain(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+    let stderr = drain(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+    let start = Instant::now();
+    while !(stdout.is_finished() && stderr.is_finished()) {
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("ringway {args:?} still runs after {PATIENCE:?}");
+        }
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    let status = child.wait().expect("its status");
+    Output { status, stdout: stdout.join().expect("stdout"), stderr: stderr.join().expect("stderr") }
+}
