@@ -251,7 +251,9 @@ fn bans(source: &Source, name: &Name) -> Option<String> {
             "to_socket_addrs is banned: it blocks; names are resolved in control and read through net::dns"
         }
         // The simulated provider is no part of the gateway: a lock there holds up nobody's stream.
-        _ if is_lock && !is_in("mock") => "std::sync locks are banned: ask who shares it, then see what threads may share",
+        _ if is_lock && !is_in("mock") => {
+            "std::sync locks are banned: ask who shares it, then see what threads may share"
+        }
         "SegQueue" | "unbounded" | "unbounded_channel" => "unbounded channels are banned: say the bound",
         _ if name.ends_in("mpsc::channel") && name.is_call_without_arguments() => {
             "unbounded channels are banned: say the bound, as sync_channel does"

@@ -116,6 +116,11 @@ impl Client {
         &self.stream
     }
 
+    /// What has been received and not been consumed.
+    pub fn held(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> &mut Client {
         self.stream.write_all(bytes).unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()));

@@ -16,3 +16,28 @@ use std::time::Duration;
 
 /// How long a test waits for something that should come at once. Generous: it is only ever used up by a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The headers of a JSON call that the gateway of [`Config::new`] lets in.
+pub const JSON: [(&str, &str); 2] = [("authorization", "Bearer sk-test-client"), ("content-type", "application/json")];
+
+/// A chat call for `model`.
+pub fn chat(model: &str, stream: bool) -> Vec<u8> {
+    serde_json::json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}]})
+        .to_string()
+        .into_bytes()
+}
+
+/// Starts a streamed chat on a fresh connection to `address` and returns its head and what comes after.
+pub fn stream_chat(address: std::net::SocketAddr, model: &str) -> (Head, Events) {
+    let mut client = Client::connect(address);
+    client.send_request("POST", "/v1/chat/completions", &JSON, &chat(model, true));
+    let head = client.head();
+    let events = client.events(&head);
+    (head, events)
+}
+
+/// The text that a list of OpenAI chunks adds up to.
+pub fn text_of(events: &[Event]) -> String {
+    let chunks = events.iter().filter(|event| event.data.starts_with('{')).map(Event::json);
+    chunks.filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
+}

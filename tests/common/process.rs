@@ -29,6 +29,7 @@ pub fn binary() -> Command {
 /// endpoints given. Everything else is TOML as an operator would write it.
 #[derive(Clone)]
 pub struct Config {
+    raw: Option<String>,
     top: String,
     key: String,
     endpoints: Vec<String>,
@@ -42,14 +43,20 @@ impl Config {
     /// One worker; every model goes to `endpoints` under its own name.
     pub fn new(endpoints: &[String]) -> Config {
         Config {
+            raw: None,
             top: "cores = \"0\"\n".into(),
-            key: format!("[[keys]]\nname = \"test\"\nsecret = {{ env = \"RINGWAY_TEST_KEY\" }}\nmodels = [\"*\"]\n"),
+            key: "[[keys]]\nname = \"test\"\nsecret = { env = \"RINGWAY_TEST_KEY\" }\nmodels = [\"*\"]\n".into(),
             endpoints: endpoints.to_vec(),
             endpoint_lines: "key = { env = \"RINGWAY_TEST_PROVIDER_KEY\" }\n".into(),
             provider: String::new(),
             models: "[[models]]\nname = \"*\"\nroute = [{ provider = \"mock\" }]\n".into(),
             rest: String::new(),
         }
+    }
+
+    /// Exactly this text.
+    pub fn raw(text: &str) -> Config {
+        Config { raw: Some(text.to_owned()), ..Config::new(&[]) }
     }
 
     /// Takes the place of `cores = "0"`.
@@ -90,7 +97,10 @@ impl Config {
 
     /// The file's text.
     pub fn text(&self) -> String {
-        let Config { top, key, endpoints, endpoint_lines, provider, models, rest } = self;
+        let Config { raw, top, key, endpoints, endpoint_lines, provider, models, rest } = self;
+        if let Some(raw) = raw {
+            return raw.clone();
+        }
         let mut text = format!("{top}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\n{key}\n");
         let _ = writeln!(text, "[[providers]]\nname = \"mock\"\n{provider}");
         for url in endpoints {
