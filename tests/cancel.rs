@@ -36,13 +36,13 @@ const PHASES: &[(&str, Begin)] = &[
     }),
     ("before the head, not streamed", |gateway, mock, id| {
         let mut client = gateway.connect();
-        client.send_request("POST", "/v1/chat/completions", &JSON, &chat(&format!("mock:ttft=1h,id={id}"), false));
+        client.send_request("POST", "/v1/chat/completions", &JSON, &chat(&format!("mock:ttft=3600s,id={id}"), false));
         wait_for(mock, id);
         client
     }),
     ("before the first content", |gateway, mock, id| {
         let mut client = gateway.connect();
-        let model = format!("mock:ttft=1h,head=early,id={id}");
+        let model = format!("mock:ttft=3600s,head=early,id={id}");
         client.send_request("POST", "/v1/chat/completions", &JSON, &chat(&model, true));
         wait_for(mock, id);
         client
