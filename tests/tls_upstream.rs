@@ -1,0 +1,169 @@
+//! Endpoints over https: whom the gateway believes, shown with an authority of the test's own.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use common::{Client, Config, Gateway, JSON, chat};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
+
+/// A certificate authority, and its certificate in a file.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let file = std::env::temp_dir().join(format!("ringway-test-{}-{name}.pem", std::process::id()));
+        std::fs::write(&file, certificate.pem()).expect("a file for the certificate");
+        Authority { issuer: Issuer::new(params, key), file }
+    }
+
+    fn sign(&self, host: &str, expired: bool) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
+        if expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2020, 2, 1);
+        }
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.der().clone(), PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// A provider over TLS that answers every request with `{"served":true}` and keeps its connections.
+fn provider(
+    (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
+    version: &'static SupportedProtocolVersion,
+) -> SocketAddr {
+    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(crypto)
+        .with_protocol_versions(&[version])
+        .expect("a version the provider speaks")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a certificate that fits its key");
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, config) = (stream.expect("a client"), Arc::clone(&config));
+            thread::spawn(move || {
+                let session = ServerConnection::new(config).expect("a session");
+                // A client that refuses the certificate ends this with an error, as it should.
+                let _ = answer_all(StreamOwned::new(session, stream));
+            });
+        }
+    });
+    address
+}
+
+fn answer_all(mut stream: impl Read + Write) -> std::io::Result<()> {
+    let (mut held, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let text = String::from_utf8_lossy(&held).into_owned();
+        let whole = text.split_once("\r\n\r\n").and_then(|(head, _)| {
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+            });
+            let size = head.len() + 4 + length.unwrap_or(0);
+            (held.len() >= size).then_some(size)
+        });
+        if let Some(size) = whole {
+            held.drain(..size);
+            let body = r#"{"served":true}"#;
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+            stream.flush()?;
+            continue;
+        }
+        match stream.read(&mut piece)? {
+            0 => return Ok(()),
+            count => held.extend_from_slice(&piece[..count]),
+        }
+    }
+}
+
+fn gateway(provider: SocketAddr, authority: Option<&Authority>) -> Gateway {
+    let ca = authority.map_or(String::new(), |authority| format!("ca = \"{}\"", authority.file.display()));
+    Gateway::start(&Config::new(&[format!("https://{provider}/v1")]).endpoint(&ca))
+}
+
+fn ask(client: &mut Client) -> common::Response {
+    client.request("POST", "/v1/chat/completions", &JSON, &chat("any", false))
+}
+
+#[test]
+fn a_certificate_is_believed_if_its_authority_name_and_time_are_right() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    for (name, certificate, version, trusted, status) in [
+        ("good", ours.sign("127.0.0.1", false), &TLS13, Some(&ours), 200),
+        ("good, TLS 1.2", ours.sign("127.0.0.1", false), &TLS12, Some(&ours), 200),
+        ("expired", ours.sign("127.0.0.1", true), &TLS13, Some(&ours), 502),
+        ("of another address", ours.sign("127.0.0.2", false), &TLS13, Some(&ours), 502),
+        ("of another name", ours.sign("api.example.test", false), &TLS13, Some(&ours), 502),
+        ("of an unknown authority", theirs.sign("127.0.0.1", false), &TLS13, Some(&ours), 502),
+        ("without an authority in the config", ours.sign("127.0.0.1", false), &TLS13, None, 502),
+    ] {
+        let gateway = gateway(provider(certificate, version), trusted);
+        let mut client = gateway.connect();
+        for turn in 1..=3 {
+            let response = ask(&mut client);
+            assert_eq!(response.head.status, status, "{name}, turn {turn}: {}", response.text());
+            match status {
+                200 => assert_eq!(response.json()["served"], true, "{name}"),
+                _ => {
+                    assert_eq!(response.head.get("x-ringway-error-origin"), Some("upstream"), "{name}");
+                    assert!(response.json()["error"]["message"].is_string(), "{name}: {}", response.text());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_does_not_speak_tls_is_a_failure_and_no_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.expect("a client").write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let authority = Authority::new("unused");
+    let response = ask(&mut gateway(address, Some(&authority)).connect());
+    assert_eq!(response.head.status, 502, "{}", response.text());
+}
+
+#[test]
+fn a_name_is_resolved_and_checked() {
+    let ours = Authority::new("named");
+    let address = provider(ours.sign("localhost", false), &TLS13);
+    let ca = format!("ca = \"{}\"", ours.file.display());
+    let gateway = Gateway::start(&Config::new(&[format!("https://localhost:{}/v1", address.port())]).endpoint(&ca));
+    assert_eq!(ask(&mut gateway.connect()).json()["served"], true);
+}
