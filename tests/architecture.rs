@@ -83,7 +83,8 @@ fn each_sentence_can_be_broken() {
             "fn f() -> Reject { reject::Reject::gateway(500, \"x\", \"y\") }",
             "turn an internal error",
         ),
-        ("worker/relay.rs", "impl From<Error> for Reject { }", "turn an internal error"),
+        ("worker/state.rs", "fn f() -> Reject { Reject::gateway(503, \"x\", \"y\") }", "turn an internal error"),
+        ("net/stream.rs", "impl From<Error> for Reject { }", "turn an internal error"),
         // Banned by name.
         ("worker/relay.rs", "fn f() { let t = std::time::Instant::now(); }", "take `now`"),
         ("cli/demo.rs", "fn f() { tokio::time::Instant::now(); }", "take `now`"),

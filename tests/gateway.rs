@@ -50,7 +50,7 @@ fn without_keys_only_loopback_or_a_listener_that_says_open_is_allowed() {
 fn every_error_of_a_config_is_told_at_once() {
     let (status, said) = Gateway::start_in_vain(&Config::new(&["ftp://x".into()]).and("[limitz]\nx = 1"));
     assert_eq!(status.code(), Some(2), "{said}");
-    assert!(said.contains("limitz") && said.contains("limits") && said.contains("ftp"), "{said}");
+    assert!(said.contains("limitz") && said.contains("limits") && said.contains("url"), "{said}");
 }
 
 #[test]

@@ -129,11 +129,10 @@ async fn converse(address: SocketAddr) {
             assert_eq!(answer.status, 200, "{framed:?} {size}: {}", answer.text());
             assert!(answer.body == body, "{framed:?} {size}: came back as {} bytes", answer.body.len());
         }
-        for (framing, header) in [("length", "content-length"), ("chunked", "transfer-encoding")] {
+        for framing in ["length", "chunked"] {
             let call = format!(r#"{{"model":"mock:ttft=1ms,gap=1ms,tokens=5,framing={framing}","messages":[]}}"#);
             let answer = peer.post("/v1/chat/completions", "application/json", call.into(), framed).await;
             assert_eq!(answer.status, 200, "{framed:?} {framing}: {}", answer.text());
-            assert!(answer.get(header).is_some(), "{framed:?} {framing}: {:?}", answer.headers);
             let json: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
             assert_eq!(json["usage"]["completion_tokens"], 5, "{framed:?} {framing}: {json}");
         }
@@ -241,9 +240,9 @@ fn expect_echoes(address: SocketAddr) -> usize {
                 let response = client.response("POST");
                 assert_eq!((response.head.status, &response.end), (200, &End::Complete), "{name}: {}", response.text());
                 assert!(response.body == body, "{name}: came back as {} bytes", response.body.len());
-                match path {
-                    "/v1/length" => assert_eq!(response.framing, Framing::Length(size), "{name}"),
-                    _ => assert!(matches!(response.framing, Framing::Chunked(_)), "{name}: {:?}", response.framing),
+                // What came in chunks may leave by length, if all of it was there; what has a length keeps it.
+                if path == "/v1/length" {
+                    assert_eq!(response.framing, Framing::Length(size), "{name}");
                 }
             }
         }

@@ -40,7 +40,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("io_uring", &["net/rt.rs"]),
     ("mimalloc", &["main.rs"]),
     ("monoio", &["net", "listener", "upstream", "queue", "redis", "worker"]),
-    ("nix", &["net", "mesh/wake.rs", "worker", "cli", "mock"]),
+    ("nix", &["net", "mesh/wake.rs", "listener/mod.rs", "worker", "cli", "mock"]),
     ("papaya", &["cache/shard.rs", "admission/quota.rs"]),
     ("prost", &["wire/protobuf.rs"]),
     ("quanta", &["base/clock.rs"]),
@@ -81,6 +81,22 @@ const IMPURE: &[&str] = &[
 
 /// The part of `std::net` that is plain values: an address is a word, a socket is not.
 const ADDRESSES: &[&str] = &["SocketAddr", "SocketAddrV4", "SocketAddrV6", "IpAddr", "Ipv4Addr", "Ipv6Addr"];
+
+/// The exchange and the files it is made of, and the admin API: where an internal error becomes a status code.
+const EXCHANGE: &[&str] = &[
+    "worker/exchange.rs",
+    "worker/intake.rs",
+    "worker/body.rs",
+    "worker/attempt.rs",
+    "worker/relay.rs",
+    "control/admin.rs",
+];
+
+/// Where the runtime's own timers are armed, which takes the runtime's own `Instant`; no decision reads it there.
+const RUNTIME_TIMERS: &[&str] = &["net/timer.rs", "listener/http1.rs", "mock"];
+
+/// Where `unsafe` may stand, each block with its argument.
+const UNSAFE: &[&str] = &["net/buf.rs", "net/socket.rs", "mesh/wake.rs"];
 
 /// Lines that a file may have, unit tests in it included.
 const LINES_MAX: usize = 600;
@@ -222,21 +238,19 @@ fn status_codes(source: &Source, name: &Name) -> Option<String> {
     if source.path == "base/reject.rs" {
         return None;
     }
-    let exchange = ["worker/exchange.rs", "control/admin.rs"];
-    // What a decision refuses is its verdict, not an internal error.
-    let verdicts = ["worker/exchange.rs", "control/admin.rs", "admission", "routing"];
-    let malformed = ["worker/exchange.rs", "control/admin.rs", "admission", "routing", "wire", "listener"];
-    let may: &[&str] = match () {
-        () if name.ends_in("Reject::upstream") => &exchange,
-        () if name.ends_in("Reject::gateway") => &verdicts,
-        () if name.ends_in("Reject::client") => &malformed,
-        () if name.last() == "Reject" && name.is_before_brace() && name.follows("for") => &exchange,
+    // What a decision refuses is its verdict, and what wire cannot read is the client's fault: no internal errors.
+    let (verdicts, malformed) = (["admission", "routing"].as_slice(), ["admission", "routing", "wire", "listener"].as_slice());
+    let may = match () {
+        () if name.ends_in("Reject::upstream") => &[],
+        () if name.ends_in("Reject::gateway") => verdicts,
+        () if name.ends_in("Reject::client") => malformed,
+        () if name.last() == "Reject" && name.is_before_brace() && name.follows("for") => &malformed[..3],
         () => return None,
     };
-    if may.iter().any(|home| source.lives_in(home)) {
+    if may.iter().chain(EXCHANGE).any(|home| source.lives_in(home)) {
         return None;
     }
-    let sentence = "only worker/exchange.rs and control/admin.rs turn an internal error into a status code; listener \
+    let sentence = "only worker's exchange and control/admin.rs turn an internal error into a status code; listener \
                     answers malformed HTTP, and nothing else: return an error of your own";
     Some(sentence.into())
 }
@@ -246,7 +260,7 @@ fn bans(source: &Source, name: &Name) -> Option<String> {
     let is_in = |home: &str| source.lives_in(home);
     let is_lock = matches!(name.last(), "Mutex" | "RwLock") && name.is_below("std::sync");
     let sentence = match name.last() {
-        _ if name.ends_in("Instant::now") => "Instant::now is banned: take `now`, or read a base::clock::Clock",
+        _ if name.ends_in("Instant::now") && !RUNTIME_TIMERS.iter().any(|home| is_in(home)) => "Instant::now is banned: take `now`, or read a base::clock::Clock",
         "to_socket_addrs" | "ToSocketAddrs" if !is_in("control/resolver.rs") => {
             "to_socket_addrs is banned: it blocks; names are resolved in control and read through net::dns"
         }
@@ -261,8 +275,9 @@ fn bans(source: &Source, name: &Name) -> Option<String> {
         "unwrap" | "expect" if is_in("wire") && name.is_method_call() => {
             "unwrap and expect are banned in wire: what a peer sends never panics"
         }
-        "unsafe" if !is_in("net/buf.rs") && !is_in("mesh/wake.rs") => {
-            "unsafe lives in net/buf.rs and mesh/wake.rs only: find the safe way, or move it there with its argument"
+        "unsafe" if !UNSAFE.iter().any(|home| is_in(home)) => {
+            "unsafe lives in net/buf.rs, net/socket.rs and mesh/wake.rs only: find the safe way, or move it there with \
+             its argument"
         }
         _ => return None,
     };

@@ -92,7 +92,7 @@ def test_an_error_inside_a_stream_is_raised(ant):
 
 
 @pytest.mark.parametrize(
-    "fault", ["cut@3", "rst@3", pytest.param("no-done", marks=pytest.mark.gateway)]
+    "fault", ["cut@3", "rst@3", pytest.param("no-finish", marks=pytest.mark.gateway)]
 )
 def test_a_truncated_stream_does_not_end_in_silence(ant, fault):
     events = []

@@ -97,8 +97,8 @@ def test_raw_responses_carry_a_request_id(oai):
 
 @pytest.mark.gateway
 def test_a_wrong_key_is_an_authentication_error(gateway):
-    for key in ["sk-wrong", KEY + "x", KEY[:-1], ""]:
-        with openai_client(gateway, key=key or " ") as client, pytest.raises(openai.AuthenticationError) as error:
+    for key in ["sk-wrong", KEY + "x", KEY[:-1]]:
+        with openai_client(gateway, key=key) as client, pytest.raises(openai.AuthenticationError) as error:
             ask(client, "mock")
         assert error.value.status_code == 401
         assert error.value.response.headers["x-ringway-error-origin"] == "client"
@@ -163,7 +163,6 @@ def test_an_error_before_the_first_content_has_a_real_status(oai):
         "rst@3",
         "cut-bytes@900",
         "truncated",
-        pytest.param("no-done", marks=pytest.mark.gateway),
         pytest.param("no-finish", marks=pytest.mark.gateway),
     ],
 )
