@@ -239,7 +239,8 @@ fn status_codes(source: &Source, name: &Name) -> Option<String> {
         return None;
     }
     // What a decision refuses is its verdict, and what wire cannot read is the client's fault: no internal errors.
-    let (verdicts, malformed) = (["admission", "routing"].as_slice(), ["admission", "routing", "wire", "listener"].as_slice());
+    let (verdicts, malformed) =
+        (["admission", "routing"].as_slice(), ["admission", "routing", "wire", "listener"].as_slice());
     let may = match () {
         () if name.ends_in("Reject::upstream") => &[],
         () if name.ends_in("Reject::gateway") => verdicts,
@@ -260,7 +261,9 @@ fn bans(source: &Source, name: &Name) -> Option<String> {
     let is_in = |home: &str| source.lives_in(home);
     let is_lock = matches!(name.last(), "Mutex" | "RwLock") && name.is_below("std::sync");
     let sentence = match name.last() {
-        _ if name.ends_in("Instant::now") && !RUNTIME_TIMERS.iter().any(|home| is_in(home)) => "Instant::now is banned: take `now`, or read a base::clock::Clock",
+        _ if name.ends_in("Instant::now") && !RUNTIME_TIMERS.iter().any(|home| is_in(home)) => {
+            "Instant::now is banned: take `now`, or read a base::clock::Clock"
+        }
         "to_socket_addrs" | "ToSocketAddrs" if !is_in("control/resolver.rs") => {
             "to_socket_addrs is banned: it blocks; names are resolved in control and read through net::dns"
         }
