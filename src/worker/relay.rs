@@ -220,7 +220,12 @@ impl Relay<'_, '_> {
             })
             .await;
         }
-        let written = self.scene.client.write(out).await;
+        let written = if matches!(self.begun.answer, Answer::Events(_)) {
+            self.scene.worker.moderator.note();
+            self.scene.client.write_eagerly(out).await
+        } else {
+            self.scene.client.write(out).await
+        };
         match written {
             Ok(out) => {
                 let after = self.scene.worker.clock.now();
