@@ -1,6 +1,7 @@
 //! The command line: grammar and help. What a command does is in its own file.
 
 pub mod check;
+pub mod demo;
 pub mod mock;
 pub mod serve;
 
@@ -44,6 +45,8 @@ enum Command {
     },
     /// Print the configuration's JSON Schema, for completion in editors
     Schema,
+    /// See it work: gateway, simulated provider, one chat and a measurement, with nothing configured
+    Demo(demo::DemoArgs),
     /// Run the simulated provider on its own
     Mock(Box<mock::MockArgs>),
 }
@@ -54,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Serve { config } => serve::serve(&config),
         Command::Check { config } => check::check(&config),
         Command::Schema => check::schema(),
+        Command::Demo(args) => demo::run(args),
         Command::Mock(args) => mock::run(*args),
     }
 }
