@@ -38,22 +38,28 @@ const ROUNDS: usize = 2;
 /// The longest line that the answer is printed in.
 const LINE_CHARS: usize = 76;
 
-/// What `ringway demo` takes.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Nothing is configured, stored or sent anywhere: gateway, simulated provider and client are this one process, and all
-of it listens on 127.0.0.1. What is measured depends on this machine and what else runs on it; take a release build.
+const HELP: &str = "\
+Gateway, simulated provider and client are this one process. Nothing is
+configured, stored or sent anywhere, and all of it is on 127.0.0.1. The figures
+depend on the machine and on what else runs there; build with --release.
 
     ringway demo                        on port 8080, or a free one
     ringway demo --port 0 --no-load     just a gateway to try SDKs on
 
-Afterwards it serves the model `mock` until Ctrl-C. The provider does as the header `x-mock` says, faults included:
+It then serves the model `mock`, without a key, until Ctrl-C. The provider does
+what the header x-mock of a request says, faults included:
 
     -H 'x-mock: ttft=2s,gap=100ms'      a slow model
     -H 'x-mock: fault=cut@5'            the connection breaks after five tokens
     -H 'x-mock: status=429'             it refuses
 
-`ringway mock --help` lists all of it. Exit code: 0 after Ctrl-C; 1 if something failed.")]
+`ringway mock --help` lists all of it.
+
+Exit codes: 0 ended by Ctrl-C, 1 something failed.";
+
+/// What `ringway demo` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct DemoArgs {
     /// Port on 127.0.0.1; if it is in use a free one is taken instead
     #[arg(long, default_value_t = 8080)]
