@@ -33,6 +33,8 @@ const MEASURED: &str = "ttft=0,gap=20ms,tokens=50,stamp=on";
 const WARM_UP: &str = "ttft=0,gap=20ms,tokens=2";
 /// Time between the starts of two measured streams; with a gap of 20 ms this spreads their events evenly.
 const STAGGER: Duration = Duration::from_millis(3);
+/// Time before the first of them.
+const SETTLE: Duration = Duration::from_millis(100);
 /// How often straight and through take turns.
 const ROUNDS: usize = 2;
 /// The longest line that the answer is printed in.
@@ -290,7 +292,8 @@ async fn warm_up(address: SocketAddr, count: usize) -> Result<Vec<Client>, Strin
 
 /// A measured stream on each of `clients`.
 async fn together(clients: Vec<Client>) -> Result<Seen, String> {
-    let start = Instant::now();
+    // The connections of the round before are still being closed.
+    let start = Instant::now() + SETTLE;
     let mut tasks = JoinSet::new();
     for (at, mut client) in (0..).zip(clients) {
         tasks.spawn(async move {
