@@ -15,7 +15,6 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::check::RealSources;
 use super::serve::{self, Running};
@@ -252,8 +251,17 @@ fn body(prompt: &str) -> String {
 struct Measured {
     straight: Seen,
     through: Seen,
-    /// CPU that the gateway's thread used for the streams through it, if the kernel tells.
-    cpu_ns: Option<u64>,
+    /// What the gateway's thread had of its core for the streams through it, if the kernel tells.
+    cpu: Option<Cpu>,
+}
+
+/// Time of one thread, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cpu {
+    /// It ran.
+    run_ns: u64,
+    /// It could have run, and something else had its core.
+    wait_ns: u64,
 }
 
 /// Straight and through in turns, so that whatever else the machine does meets both.
@@ -263,16 +271,19 @@ async fn measure(
     streams: usize,
     worker: &Started,
 ) -> Result<Measured, String> {
-    let mut measured = Measured { straight: Seen::default(), through: Seen::default(), cpu_ns: Some(0) };
+    let mut measured = Measured { straight: Seen::default(), through: Seen::default(), cpu: Some(Cpu::default()) };
     for round in 0..ROUNDS {
         let share = streams / ROUNDS + usize::from(round < streams % ROUNDS);
         let straight = warm_up(provider, share).await?;
         measured.straight.add(together(straight).await?);
         let through = warm_up(gateway, share).await?;
-        let before = cpu_ns(worker.thread);
+        let before = cpu(worker.thread);
         measured.through.add(together(through).await?);
-        let used = cpu_ns(worker.thread).zip(before).map(|(after, before)| after.saturating_sub(before));
-        measured.cpu_ns = measured.cpu_ns.zip(used).map(|(sum, used)| sum + used);
+        let after = cpu(worker.thread);
+        measured.cpu = measured.cpu.zip(before.zip(after)).map(|(sum, (before, after))| Cpu {
+            run_ns: sum.run_ns + after.run_ns.saturating_sub(before.run_ns),
+            wait_ns: sum.wait_ns + after.wait_ns.saturating_sub(before.wait_ns),
+        });
     }
     Ok(measured)
 }
@@ -292,12 +303,11 @@ async fn warm_up(address: SocketAddr, count: usize) -> Result<Vec<Client>, Strin
 
 /// A measured stream on each of `clients`.
 async fn together(clients: Vec<Client>) -> Result<Seen, String> {
-    // The connections of the round before are still being closed.
-    let start = Instant::now() + SETTLE;
     let mut tasks = JoinSet::new();
     for (at, mut client) in (0..).zip(clients) {
         tasks.spawn(async move {
-            tokio::time::sleep_until(start + STAGGER * at).await;
+            // The connections of the round before are still being closed.
+            tokio::time::sleep(SETTLE + STAGGER * at).await;
             client.measure(&body("Tell me more."), MEASURED).await
         });
     }
@@ -317,10 +327,12 @@ async fn join<T: 'static>(mut tasks: JoinSet<Result<T, String>>) -> Result<Vec<T
     Ok(all)
 }
 
-/// CPU time of one of this process's threads, in nanoseconds; `None` where the kernel does not count it.
-fn cpu_ns(thread: i32) -> Option<u64> {
+/// What one of this process's threads has had so far; `None` where the kernel does not count it.
+fn cpu(thread: i32) -> Option<Cpu> {
     let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
-    text.split(' ').next()?.parse().ok().filter(|ns| *ns > 0)
+    let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
+    let (run_ns, wait_ns) = (numbers.next()?, numbers.next()?);
+    (run_ns > 0).then_some(Cpu { run_ns, wait_ns })
 }
 
 impl Measured {
@@ -346,13 +358,15 @@ impl Measured {
         }
         let head = format!("\n{:<32}{:>13}{:>13}{:>13}\n", "", "straight", "through", "added");
         let mut notes = String::from("\n");
-        match self.cpu_ns {
-            Some(ns) if self.through.events > 0 => {
-                let each = ns as f64 / 1e3 / self.through.events as f64;
+        match self.cpu {
+            Some(Cpu { run_ns, wait_ns }) if self.through.events > 0 => {
+                let each = run_ns as f64 / 1e3 / self.through.events as f64;
                 let events = self.through.events;
                 let _ = writeln!(
                     notes,
-                    "CPU of the gateway's thread: {each:.1} µs an event ({events} events, their requests included)."
+                    "CPU of the gateway's thread: {each:.1} µs an event ({events} events, their requests included).\n\
+                     It waited {:.1} ms for its core while other programs had it; waiting shows in p99.",
+                    wait_ns as f64 / 1e6,
                 );
             }
             _ => notes.push_str("This kernel does not count the CPU time of threads.\n"),
