@@ -91,7 +91,7 @@ fn deny_io_uring(command: &mut std::process::Command) {
 #[test]
 fn where_io_uring_is_forbidden_epoll_serves_and_the_start_says_why() {
     let mock = Mock::start(&[]);
-    let gateway = Gateway::start_by(&Config::new(&[mock.url()]), |command| deny_io_uring(command));
+    let gateway = Gateway::start_by(&Config::new(&[mock.url()]), deny_io_uring);
     let lines = gateway.process.lines_until("ringway: ready").join("\n");
     assert!(lines.contains("epoll"), "{lines}");
     assert!(lines.contains("not permitted"), "{lines}");

@@ -55,7 +55,8 @@ pub enum Interrupt {
 
 impl Client {
     /// Takes a connection over.
-    pub fn new(stream: Stream, timer: Timer, half_close: HalfClose, ahead_max: usize) -> Client {
+    pub fn new(mut stream: Stream, timer: Timer, half_close: HalfClose, ahead_max: usize) -> Client {
+        stream.input.allow_rest();
         Client { stream, timer, served: 0, answering: false, own: 0, half_close, ahead_max, paused: None }
     }
 
@@ -122,9 +123,21 @@ impl Client {
     /// # Errors
     /// What came first; a write that fails means that the client is gone.
     pub async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Interrupt> {
+        self.write_watched(bytes, false).await
+    }
+
+    /// As [`Client::write`], eagerly: see [`Output::write`].
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn write_eagerly(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Interrupt> {
+        self.write_watched(bytes, true).await
+    }
+
+    async fn write_watched(&mut self, bytes: Vec<u8>, eager: bool) -> Result<Vec<u8>, Interrupt> {
         self.answering = true;
         let (output, mut watcher) = self.apart();
-        let mut write = pin!(output.write(bytes));
+        let mut write = pin!(output.write(bytes, eager));
         poll_fn(|cx| match write.as_mut().poll(cx) {
             Poll::Ready((result, bytes)) => Poll::Ready(result.map(|()| bytes).map_err(|_| Interrupt::ClientGone)),
             Poll::Pending => watcher.poll(cx).map(Err),

@@ -4,7 +4,9 @@
 //! allocation. The kernel owns a buffer while a read is under way, so a connection holds one only then and
 //! while it has bytes to work on.
 
-use std::cell::RefCell;
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
 
 /// Capacity of a read buffer: one TLS record, or some fifty stream events.
 pub const READ_BYTES: usize = 16 * 1024;
@@ -12,10 +14,14 @@ pub const READ_BYTES: usize = 16 * 1024;
 /// Buffers kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no memory behind.
 const KEPT_MAX: usize = 128;
 
+/// So many buffers freed leave enough behind for the allocator to be asked to give memory back.
+const WORTH_COLLECTING: usize = 64;
+
 /// The free buffers of one worker.
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: RefCell<Vec<Vec<u8>>>,
+    freed: Cell<usize>,
 }
 
 impl Buffers {
@@ -33,6 +39,25 @@ impl Buffers {
         if free.len() < KEPT_MAX {
             buffer.clear();
             free.push(buffer);
+        } else {
+            self.freed.set(self.freed.get() + 1);
+        }
+    }
+
+    /// Counts a connection's state as freed, which is of the order of a buffer.
+    pub fn note_freed(&self) {
+        self.freed.set(self.freed.get() + 1);
+    }
+
+    /// Gives memory back to the system if much was freed since the last call; for a moment that can wait.
+    ///
+    /// The allocator returns pages only in passing, while others are allocated: after a burst an idle worker
+    /// would keep all of them.
+    pub fn collect(&self) {
+        if self.freed.replace(0) >= WORTH_COLLECTING {
+            // SAFETY: the function takes no memory of ours; it may be called at any time on any thread, and
+            // does nothing to blocks that are in use, nor anything at all where another allocator is in place.
+            unsafe { libmimalloc_sys::mi_collect(true) };
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod buf;
 pub mod dns;
+pub mod moderator;
 pub mod rt;
 pub mod socket;
 pub mod stream;

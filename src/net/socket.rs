@@ -1,14 +1,17 @@
-//! What is asked of a socket past the runtime: to end it, and whether the peer has (the crate's one unsafe island).
+//! What is asked of a socket past the runtime: to send at once, to end, and whether the peer has (the crate's
+//! one unsafe island).
 
 #![allow(unsafe_code)]
 
+use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 
-/// The descriptor of a stream that lives as long as this.
-#[derive(Debug)]
+/// The descriptor of a stream that lives at least as long as this.
+#[derive(Debug, Clone)]
 pub struct Socket(RawFd);
 
 impl Socket {
@@ -16,6 +19,18 @@ impl Socket {
     /// keeps it beside the halves that own the descriptor.
     pub(super) fn beside(fd: RawFd) -> Socket {
         Socket(fd)
+    }
+
+    /// Sends as much of `bytes` as the socket takes now; 0 if it takes nothing.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub(super) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match send(self.0, bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            Ok(n) => Ok(n),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Ends both directions at once, even while a read or write is under way.

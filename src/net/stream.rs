@@ -56,9 +56,10 @@ impl Stream {
                 bytes: Vec::new(),
                 at: 0,
                 eof: false,
+                cancelable: false,
                 buffers,
             },
-            output: Output { half: write, session },
+            output: Output { half: write, session, socket: socket.clone() },
             socket,
         }
     }
@@ -105,10 +106,17 @@ pub struct Input {
     bytes: Vec<u8>,
     at: usize,
     eof: bool,
+    /// True if a read that waits long may have to be given up: a client's, between requests.
+    cancelable: bool,
     buffers: Rc<Buffers>,
 }
 
 impl Input {
+    /// Lets reads be given up by [`Input::rest`]. That costs a little on each, so only who rests asks for it.
+    pub fn allow_rest(&mut self) {
+        self.cancelable = true;
+    }
+
     /// Bytes not yet consumed.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.at..]
@@ -159,7 +167,7 @@ impl Input {
             return;
         }
         if !self.reader.busy {
-            self.reader.start(self.buffers.take(), self.session.is_none());
+            self.reader.start(self.buffers.take(), self.session.is_none() && self.cancelable);
         }
         if let Poll::Ready(done) = self.reader.poll(cx) {
             self.reader.keep(done);
@@ -210,7 +218,7 @@ impl Input {
             return Poll::Ready(Ok(false));
         }
         if !self.reader.busy {
-            self.reader.start(self.buffers.take(), self.session.is_none());
+            self.reader.start(self.buffers.take(), self.session.is_none() && self.cancelable);
         }
         let (result, buffer) = ready!(self.reader.poll(cx));
         let n = match result {
@@ -259,20 +267,25 @@ impl Input {
 pub struct Output {
     half: OwnedWriteHalf<TcpStream>,
     session: Option<Rc<RefCell<Session>>>,
+    socket: Socket,
 }
 
 impl Output {
     /// Writes all of `bytes` and gives the buffer back. Dropping the future leaves the connection fit only for closing.
     ///
+    /// `eager` sends what the socket takes now at once, before the turn ends, rather than through the ring. For
+    /// an event that comes alone this is cheaper: the ring's completion would cost another turn. Where many
+    /// writes share a turn it is dearer: the ring hands them to the kernel together.
+    ///
     /// # Errors
     /// The socket's error; part of the bytes may have been sent.
-    pub async fn write(&mut self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+    pub async fn write(&mut self, bytes: Vec<u8>, eager: bool) -> (io::Result<()>, Vec<u8>) {
         let Some(session) = &self.session else {
-            return write_all(&mut self.half, bytes).await;
+            return self.send(bytes, eager).await;
         };
         let sealed = session.borrow_mut().send(&bytes);
         match sealed {
-            Ok(sealed) => (write_all(&mut self.half, sealed).await.0, bytes),
+            Ok(sealed) => (self.send(sealed, eager).await.0, bytes),
             Err(error) => (Err(error), bytes),
         }
     }
@@ -283,28 +296,29 @@ impl Output {
             return Ok(());
         };
         let sealed = session.borrow_mut().send(&[])?;
-        if sealed.is_empty() { Ok(()) } else { write_all(&mut self.half, sealed).await.0 }
+        if sealed.is_empty() { Ok(()) } else { self.send(sealed, false).await.0 }
     }
-}
 
-async fn write_all(half: &mut OwnedWriteHalf<TcpStream>, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
-    let total = bytes.len();
-    let (result, mut bytes) = half.write(bytes).await;
-    let mut sent = match result {
-        Ok(n) if n == total => return (Ok(()), bytes),
-        Ok(n) => n,
-        Err(error) => return (Err(error), bytes),
-    };
-    while sent < total {
-        let (result, slice) = half.write(bytes.slice(sent..)).await;
-        bytes = slice.into_inner();
-        match result {
-            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), bytes),
-            Ok(n) => sent += n,
-            Err(error) => return (Err(error), bytes),
+    async fn send(&mut self, mut bytes: Vec<u8>, eager: bool) -> (io::Result<()>, Vec<u8>) {
+        let total = bytes.len();
+        let mut sent = 0;
+        if eager {
+            match self.socket.send_now(&bytes) {
+                Ok(n) => sent = n,
+                Err(error) => return (Err(error), bytes),
+            }
         }
+        while sent < total {
+            let (result, slice) = self.half.write(bytes.slice(sent..)).await;
+            bytes = slice.into_inner();
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), bytes),
+                Ok(n) => sent += n,
+                Err(error) => return (Err(error), bytes),
+            }
+        }
+        (Ok(()), bytes)
     }
-    (Ok(()), bytes)
 }
 
 type Done = (io::Result<usize>, Vec<u8>);

@@ -380,7 +380,8 @@ impl Sender<'_, '_> {
             if done {
                 return Ok(true);
             }
-            if !self.more_or_answer().await? {
+            // While we wrote, more may have been read already; waiting would then be for what comes after it.
+            if self.scene.client.stream.input.bytes().is_empty() && !self.more_or_answer().await? {
                 return Ok(false);
             }
         }
@@ -392,7 +393,7 @@ impl Sender<'_, '_> {
         let stream = &mut self.connection.stream;
         let (input, output) = (&mut stream.input, &mut stream.output);
         let written = {
-            let mut write = pin!(output.write(bytes));
+            let mut write = pin!(output.write(bytes, false));
             let work = poll_fn(|cx| match write.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
                 Poll::Pending if early && input.poll_news(cx) => Poll::Ready(None),

@@ -32,19 +32,19 @@ async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&
     while client.wait_for_request(&worker.clock, config.client.keep_alive).await {
         client.answering = false;
         client.own = 0;
-        // Boxed, so that a connection between two requests is small.
+        // Boxed, as is all that is rare, so that a connection between two requests is small.
         let outcome = CatchUnwind::new(exchange(&worker, &mut client)).await;
         let after = match outcome {
             Ok(after) => after,
             Err(panic) => {
                 eprintln!("ringway: worker {}: an exchange panicked and was ended: {panic}", worker.id.0);
-                exchange::apologise(&worker, &mut client).await
+                Box::pin(exchange::apologise(&worker, &mut client)).await
             }
         };
         client.served += 1;
         match after {
             After::KeepAlive => {}
-            After::Linger => return client.linger(worker.clock.now()).await,
+            After::Linger => return Box::pin(client.linger(worker.clock.now())).await,
             After::Close => return client.stream.socket.abort(),
         }
     }
@@ -151,5 +151,15 @@ mod tests {
             // Nothing can be said any more where an answer was begun.
             assert_eq!(sent_by_a_panic(openai, true).await, "HTTP/1.1 200 OK\r\n");
         });
+    }
+
+    fn size_of_result<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_between_two_requests_is_small() {
+        // Ten thousand of them wait at any time.
+        assert!(size_of_result(serve) <= 1024, "{} bytes", size_of_result(serve));
     }
 }

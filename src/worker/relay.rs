@@ -246,9 +246,15 @@ impl Relay<'_, '_> {
             })
             .await;
         }
+        let written = if matches!(self.begun.answer, Answer::Events(_)) {
+            self.scene.worker.moderator.note();
+            self.scene.client.write_eagerly(out).await
+        } else {
+            self.scene.client.write(out).await
+        };
         // A client that has stopped reading is as good as gone.
-        let out = self.scene.client.write(out).await.map_err(|_| self.abandon())?;
-        // That the client was slow is not held against the provider.
+        let out = written.map_err(|_| self.abandon())?;
+        // While the client was slow the upstream was not read, which is not its fault.
         self.due = self.due + (self.scene.worker.clock.now() - now);
         Ok(out)
     }

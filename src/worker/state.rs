@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::mesh::mailbox::Mailbox;
 use crate::net::buf::Buffers;
 use crate::net::dns::{Names, Resolved};
+use crate::net::moderator::Moderator;
 use crate::net::timer::Timers;
 use crate::net::tls::ClientConfig;
 use crate::routing::Table;
@@ -19,6 +20,8 @@ use crate::routing::balance::Rng;
 use crate::telemetry::{Recorder, Records};
 use crate::upstream::Upstreams;
 use crate::wire::http1::HeadLimits;
+
+const NAP: std::time::Duration = std::time::Duration::from_micros(150);
 
 /// What all workers were given at start.
 ///
@@ -58,6 +61,8 @@ pub struct Worker {
     pub upstreams: Upstreams,
     /// Its recorder.
     pub recorder: Recorder,
+    /// Its pauses under many streams.
+    pub moderator: Rc<Moderator>,
     /// Bounds on heads.
     pub head_limits: HeadLimits,
     resolved: RefCell<Resolved>,
@@ -90,6 +95,7 @@ impl Worker {
             buffers: Rc::default(),
             upstreams: Upstreams::new(&shared.config, &shared.tls),
             recorder: Recorder::new(shared.records.clone()),
+            moderator: Moderator::new(shared.clock.clone(), NAP),
             head_limits,
             resolved: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),

@@ -1,1 +1,77 @@
-fn main() {}
+//! The measuring side of `perf/run`: loads that wrk and h2load lack, and a raw relay as the physical reference.
+//!
+//! Decides how a load is offered and what is counted; not which proxies are compared or what must hold (that is
+//! `perf/run`). Every load prints one JSON object on stdout and exits with 1 if any request failed.
+
+mod clock;
+mod events;
+mod fleet;
+mod http;
+mod load;
+mod relay;
+mod report;
+mod usage;
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "ringway-perf", about = "Load generator and raw byte relay for perf/run", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Offer one load to one address and print what came of it, as JSON.
+    #[command(subcommand)]
+    Load(load::Command),
+    /// Relay bytes without looking at them, on one monoio thread: what any proxy must spend at least.
+    Relay {
+        /// Address to listen on, then the address to connect to: `127.0.0.1:0=127.0.0.1:9000`. Repeatable.
+        #[arg(long = "pair", value_parser = relay::parse_pair, required = true)]
+        pairs: Vec<(SocketAddr, SocketAddr)>,
+        /// Submission queue entries of the ring.
+        #[arg(long, default_value_t = 1024)]
+        entries: u32,
+    },
+    /// Print the CPU nanoseconds and the memory of processes, as JSON.
+    Cpu {
+        /// Process to read; repeatable, the sum is printed.
+        #[arg(long = "pid", required = true)]
+        pids: Vec<u32>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Load(load) => load.run(),
+        Command::Relay { pairs, entries } => relay::run(&pairs, entries).map(|()| true),
+        Command::Cpu { pids } => print_usage(&pids),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ringway-perf: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn print_usage(pids: &[u32]) -> io::Result<bool> {
+    let memory = usage::memory(pids)?;
+    println!(
+        "{}",
+        serde_json::json!({
+            "cpu_ns": usage::cpu_ns(pids)?,
+            "rss_kib": memory.rss_kib,
+            "pss_kib": memory.pss_kib,
+        })
+    );
+    Ok(true)
+}

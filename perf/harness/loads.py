@@ -1,0 +1,104 @@
+"""What is offered: the loads and their sizes."""
+
+import json
+import os
+import subprocess
+import time
+
+from .peers import HEADER, MODELS
+from .process import Failed
+
+
+class Sizes:
+    """How much of each load. The smoke sizes only see that nothing rots; their figures mean nothing."""
+
+    def __init__(self, smoke):
+        self.answer_bytes = self.body_bytes = 1024
+        self.connections = 16 if smoke else 64
+        self.seconds = 0.25 if smoke else 3.0
+        self.warm_up = 0.05 if smoke else 0.3
+        self.rate = 1000 if smoke else 5000
+        self.streams = 20 if smoke else 200
+        self.stream_gap_ms = 20
+        self.stream_tokens = 5 if smoke else 50
+        self.stream_repeats = 1 if smoke else 3
+        self.first_streams = 200 if smoke else 3000
+        self.first_rate = 1000
+        self.slow_streams = 100 if smoke else 4000
+        self.slow_gap_ms = 100 if smoke else 500
+        self.slow_tokens = 3 if smoke else 12
+        self.idle = 200 if smoke else 9000
+        self.settle = 0.1 if smoke else 4.0
+        self.starts = 1 if smoke else 7
+
+
+class Load:
+    """One load: its arguments for `ringway-perf load`, the upstream it goes to, the unit it is divided by."""
+
+    def __init__(self, key, title, upstream, unit, arguments):
+        self.key, self.title, self.upstream, self.unit, self.arguments = key, title, upstream, unit, arguments
+
+
+def relayed(sizes, events):
+    """The loads that every peer relays in turn. `events` has the stamped events of one stream, by upstream."""
+    common = ["--body-bytes", sizes.body_bytes]
+    timed = [*common, "--connections", sizes.connections, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up]
+    def streams(upstream, count, gap_ms, repeats):
+        return ["sse", *common, "--streams", count, "--gap-ms", gap_ms, "--repeats", repeats, "--events", events[upstream]]
+    return [
+        Load("post", f"POST {sizes.body_bytes} B → {sizes.answer_bytes} B, closed loop, {sizes.connections} connections",
+             "fixed", "request", ["closed", *timed]),
+        Load("rate", f"the same at {sizes.rate:,}/s, Poisson, latency from the scheduled time",
+             "fixed", "request", ["open", *timed, "--rate", sizes.rate, "--poisson"]),
+        Load("sse", f"{sizes.streams} streams, an event each {sizes.stream_gap_ms} ms",
+             "stream", "event", streams("stream", sizes.streams, sizes.stream_gap_ms, sizes.stream_repeats)),
+        # The provider of the other streams keeps to a phase of its own, which hides the time to the first event.
+        Load("first", f"{sizes.first_rate:,} streams a second, one event each, sent at once", "first", "event",
+             ["sse", *common, "--streams", sizes.first_streams, "--gap-ms", 1, "--events", events["first"],
+              "--starts-per-second", sizes.first_rate]),
+        Load("fan", f"{sizes.slow_streams:,} streams, an event each {sizes.slow_gap_ms} ms",
+             "slow", "event", streams("slow", sizes.slow_streams, sizes.slow_gap_ms, 1)),
+    ]
+
+
+def idle(sizes):
+    return Load("idle", f"{sizes.idle:,} idle keep-alive connections", "fixed", "connection",
+                ["idle", "--body-bytes", sizes.body_bytes, "--connections", sizes.idle, "--settle", sizes.settle,
+                 "--wave", min(64, sizes.idle)])
+
+
+def offer(tools, load, peer, cpus, timeout=180):
+    """Runs the load against the peer; its JSON. Failed requests are in it, not raised."""
+    argv = [tools, "load", *load.arguments, "--url", peer.url(load.upstream), "--model", MODELS[load.upstream],
+            "--header", HEADER]
+    for pid in peer.pids():
+        argv += ["--pid", pid]
+    argv = [str(part) for part in argv]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout,
+                          preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+    if done.returncode not in (0, 1) or not done.stdout:
+        raise Failed(f"{' '.join(argv)}\nexit {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def visit(tools, load, peer, cpus):
+    """Wakes a waiting peer for one load, then stops it again."""
+    peer.resume()
+    try:
+        # Time to take note of what happened to its idle connections meanwhile.
+        time.sleep(0.1)
+        return offer(tools, load, peer, cpus)
+    finally:
+        peer.pause()
+
+
+def events_per_stream(tools, upstreams, direct, cpus):
+    """How many stamped events one stream of each upstream brings when nobody is in between."""
+    counts = {}
+    for upstream in ("stream", "slow", "first"):
+        probe = Load("probe", "", upstream, "event", ["sse", "--streams", 1, "--events", 1, "--gap-ms", 1])
+        answer = offer(tools, probe, direct, cpus)
+        if answer["errors"]:
+            raise Failed(f"upstream {upstream}: {answer['reasons']}")
+        counts[upstream] = answer["events"]
+    return counts

@@ -1,0 +1,199 @@
+"""Figures to tables: medians over rounds, ratios inside rounds, and whether what must hold does."""
+
+from statistics import median
+
+BARS = ("nginx", "haproxy")
+MIB = 1 << 20
+
+
+def render(results):
+    """(text for the terminal, failed requests, whether every must held)."""
+    failures = list(failed(results))
+    rows = musts(results)
+    parts = [heading(results)]
+    for key in results["figures"]:
+        title, header, table = table_of(results, key)
+        parts.append(f"\n{title}\n" + columns([header, *table]))
+    if failures:
+        parts.append("\nFAILED REQUESTS\n" + "\n".join(failures))
+    if results["smoke"]:
+        parts.append("\nSmoke run: everything works; the figures mean nothing and are not judged.")
+    elif rows:
+        parts.append("\nWhat must hold\n" + columns([["work", "must", "is", ""], *[
+            [work, must, value, "pass" if held else "MISSED"] for work, must, value, held in rows]]))
+    return "\n".join(parts), failures, all(row[3] for row in rows)
+
+
+def results_md(results):
+    """The whole of perf/RESULTS.md."""
+    machine, versions = results["machine"], results["versions"]
+    lines = [
+        "# Results", "",
+        f"`{results['command']}`, {results['date']}", "",
+        f"- Machine: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, loopback only; the proxy on core "
+        f"{machine['proxy_core']}, load and upstream on {', '.join(map(str, machine['other_cores']))}.",
+        f"- nginx {versions['nginx']}, HAProxy {versions['haproxy']}, Ringway {versions['ringway']}.",
+        f"- Ringway's start-up line: `{results['ring']}`",
+        f"- {results['rounds']} rounds (3 for the longest load); medians; ratios are taken inside each round against the better of nginx and "
+        "HAProxy and then the median, with the lowest and highest of the rounds in brackets.",
+        "- `relay` copies bytes on a monoio ring without reading them; `direct` has no proxy: what the generator and the upstream can do.",
+        "- How to read and repeat this: [README.md](README.md).", "",
+        "## What must hold", "", *markdown(["work", "must", "is", ""], [
+            [work, must, value, "pass" if held else "**missed**"] for work, must, value, held in musts(results)]),
+    ]
+    for key in results["figures"]:
+        title, header, table = table_of(results, key)
+        lines += ["", f"## {title}", "", *markdown(header, table)]
+    failures = list(failed(results))
+    lines += ["", *(["## Failed requests", "", *[f"- {line}" for line in failures]] if failures else ["No request failed."])]
+    return "\n".join(lines) + "\n"
+
+
+def heading(results):
+    machine, versions = results["machine"], results["versions"]
+    return (f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']} · nginx {versions['nginx']} · "
+            f"HAProxy {versions['haproxy']} · Ringway {versions['ringway']} · {results['rounds']} rounds · {results['date']}")
+
+
+def failed(results):
+    """A line for each visit with failed requests."""
+    for key, visits in results["figures"].items():
+        if key == "start":
+            continue
+        for number, round_ in enumerate([visits] if key == "idle" else visits):
+            for peer, figures in round_.items():
+                if figures["errors"]:
+                    yield f"{key} round {number + 1} {peer}: {figures['errors']} of them: {figures['reasons']}"
+
+
+# ---- figures over rounds ----
+
+def each(rounds, peer, *path):
+    """The figure of a peer in each round; None where it has none."""
+    return [dig(round_.get(peer), path) for round_ in rounds]
+
+
+def dig(value, path):
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def over_bar(rounds, peer, *path):
+    """Ratios inside rounds: the peer's figure over the better of nginx and HAProxy in that round."""
+    ratios = []
+    for round_ in rounds:
+        bars = [dig(round_.get(bar), path) for bar in BARS]
+        own = dig(round_.get(peer), path)
+        if own is not None and None not in bars and min(bars) > 0:
+            ratios.append(own / min(bars))
+    return ratios
+
+
+def beyond(rounds, peer, other, *path):
+    """Differences inside rounds between a peer's figure and another's; `other` may be several: the best of them."""
+    differences = []
+    for round_ in rounds:
+        own = dig(round_.get(peer), path)
+        others = [dig(round_.get(name), path) for name in ([other] if isinstance(other, str) else other)]
+        if own is not None and None not in others:
+            differences.append(own - min(others))
+    return differences
+
+
+def middle(values):
+    values = [value for value in values if value is not None]
+    return median(values) if values else None
+
+
+# ---- tables ----
+
+def table_of(results, key):
+    """(title, header, rows) of one load."""
+    visits = results["figures"][key]
+    if key == "start":
+        rows = [[peer, number(middle(times), 1), number(max(times), 1)] for peer, times in visits.items()]
+        return "Start to first relayed answer, ms", ["peer", "median", "worst"], rows
+    if key == "idle":
+        return results["loads"][key] + ", resident KiB each", ["peer", "held", "kept after", "given back", "before, MiB"], [
+            [peer, number(idle["kib_per_connection"], 2), number(idle["kept_kib_per_connection"], 2),
+             f"{idle['given_back']:.0%}", number(idle["before"]["rss_kib"] / 1024, 1)]
+            for peer, idle in visits.items()]
+    unit = results["units"][key]
+    header = ["peer", f"CPU µs / {unit}", "× better of the two", f"{unit}s/s"]
+    if unit == "request":
+        spans = [("latency", name) for name in ("p50_us", "p99_us", "p999_us")]
+        header += ["p50 µs", "p99 µs", "p99.9 µs"]
+    elif key == "first":
+        spans = [("ttft", name) for name in ("p50_us", "p99_us", "p999_us")]
+        header += ["first event p50 µs", "p99 µs", "p99.9 µs", "lumps"]
+    else:
+        spans = [("delay", name) for name in ("p50_us", "p99_us", "p999_us")]
+        header += ["delay p50 µs", "p99 µs", "p99.9 µs", "lumps"]
+    rows = []
+    for peer in results["peers"]:
+        ratios = over_bar(visits, peer, "cpu_us_per_unit")
+        ratio = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "–"
+        row = [peer, number(middle(each(visits, peer, "cpu_us_per_unit")), 1), ratio,
+               number(middle(each(visits, peer, "per_second")), 0)]
+        for span in spans:
+            row.append(number(middle(each(visits, peer, *span)), 0))
+        if unit == "event":
+            row.append(number(middle(each(visits, peer, "lumps")), 0))
+        rows.append(row)
+    return results["loads"][key], header, rows
+
+
+def number(value, digits):
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def columns(rows):
+    """Aligned text: the first column to the left, the others to the right."""
+    widths = [max(len(str(row[at])) for row in rows) for at in range(len(rows[0]))]
+    return "\n".join("  " + "  ".join(
+        str(cell).ljust(width) if at == 0 else str(cell).rjust(width)
+        for at, (cell, width) in enumerate(zip(row, widths))) for row in rows)
+
+
+def markdown(header, rows):
+    yield "| " + " | ".join(header) + " |"
+    yield "|---|" + "--:|" * (len(header) - 1)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+# ---- what must hold ----
+
+def musts(results):
+    """(work, what must be, what is, whether it holds) for each figure that was measured."""
+    figures = results["figures"]
+    rows = []
+
+    def at_most(work, value, limit, must, shown):
+        if value is not None:
+            rows.append((work, must, shown, value <= limit))
+
+    for key, limit in (("post", 0.95), ("sse", 0.85)):
+        ratio = middle(over_bar(figures.get(key, []), "ringway", "cpu_us_per_unit"))
+        at_most(f"{results['loads'].get(key)}: CPU per {results['units'].get(key)}", ratio, limit,
+                f"≤ {limit} × the better of nginx and HAProxy", f"{ratio:.2f} ×" if ratio is not None else "")
+    for key, name, label in (("first", "ttft", "time to the first event"), ("sse", "delay", "delay per event")):
+        # The direct way's share is the same for both in a round, so the added times differ by as much as the times.
+        more = middle(beyond(figures.get(key, []), "ringway", BARS, name, "p99_us"))
+        own = middle(beyond(figures.get(key, []), "ringway", "direct", name, "p99_us"))
+        at_most(f"{results['loads'].get(key)}: {label}, p99", more, 0, "not above the better of the two",
+                f"{more:+.0f} µs (adds {own:.0f} µs to direct)" if more is not None and own is not None else "")
+    idle = figures.get("idle", {}).get("ringway")
+    if idle:
+        at_most(results["loads"]["idle"], idle["kib_per_connection"], 4, "≤ 4 KiB each", f"{idle['kib_per_connection']:.2f} KiB")
+        at_most("… given back after", idle["kept_kib_per_connection"], 0.5, "≤ 0.5 KiB each kept",
+                f"{idle['kept_kib_per_connection']:.2f} KiB kept, {idle['given_back']:.0%} given back")
+    late = middle(beyond(figures.get("fan", []), "ringway", "direct", "delay", "p99_us"))
+    at_most(f"{results['loads'].get('fan')}: delay p99", late, 50_000, "≤ 50 ms beyond direct",
+            f"{late / 1e3:+.2f} ms" if late is not None else "")
+    start = middle(figures.get("start", {}).get("ringway", []))
+    at_most("start to first answer", start, 100, "≤ 100 ms", f"{start:.1f} ms" if start is not None else "")
+    size = results["binary_bytes"]
+    at_most("release binary", size, 20 * MIB, "≤ 20 MiB", f"{size / MIB:.1f} MiB")
+    return rows

@@ -1,0 +1,56 @@
+"""The report's arithmetic, on made-up figures."""
+
+import unittest
+
+from . import report
+
+
+def visits(*rounds):
+    """Rounds of CPU figures: nginx, haproxy, ringway."""
+    return [{name: {"cpu_us_per_unit": cpu, "errors": 0, "reasons": {}}
+             for name, cpu in zip(("nginx", "haproxy", "ringway"), round_)} for round_ in rounds]
+
+
+def results(**figures):
+    return {"figures": figures, "smoke": False, "rounds": 3, "date": "", "binary_bytes": 5 << 20, "command": "", "ring": "",
+            "machine": {"cpu": "", "cores": 2, "kernel": "", "proxy_core": 0, "other_cores": [1]},
+            "versions": {"nginx": "1", "haproxy": "2", "ringway": "3"}, "peers": ["direct", "nginx", "haproxy", "ringway"],
+            "loads": dict.fromkeys(figures, "load"), "units": {key: "request" for key in figures}}
+
+
+class Report(unittest.TestCase):
+    def test_ratios_are_taken_inside_a_round_against_the_better_peer(self):
+        # The middle round was slow for all; a ratio of medians would say 10 / 20 and not 0.9.
+        rounds = visits((10, 20, 9), (40, 30, 27), (20, 21, 18))
+        self.assertEqual(report.over_bar(rounds, "ringway", "cpu_us_per_unit"), [0.9, 0.9, 0.9])
+        self.assertEqual(report.beyond(rounds, "ringway", report.BARS, "cpu_us_per_unit"), [-1, -3, -2])
+
+    def test_a_figure_without_its_peer_is_no_figure(self):
+        rounds = visits((10, 20, 9))
+        del rounds[0]["nginx"]
+        self.assertEqual(report.over_bar(rounds, "ringway", "cpu_us_per_unit"), [])
+
+    def test_musts_are_held_up_to_the_limit_and_missed_beyond(self):
+        for own, held in ((9.5, True), (9.6, False)):
+            rows = report.musts(results(post=visits((10, 20, own))))
+            self.assertEqual([row[3] for row in rows if "CPU" in row[0]], [held], own)
+        figures = {"ringway": {"kib_per_connection": 3.9, "kept_kib_per_connection": 3.0, "given_back": 0.2, "errors": 0,
+                               "reasons": {}, "before": {"rss_kib": 1}}}
+        rows = report.musts(results(idle=figures))
+        self.assertEqual([row[3] for row in rows], [True, False, True], rows)
+
+    def test_failed_requests_are_named_and_make_the_run_fail(self):
+        rounds = visits((10, 20, 9), (10, 20, 9))
+        rounds[1]["haproxy"].update(errors=3, reasons={"status 503": 3})
+        text, failures, _ = report.render(results(post=rounds))
+        self.assertEqual(failures, ["post round 2 haproxy: 3 of them: {'status 503': 3}"])
+        self.assertIn(failures[0], text)
+
+    def test_every_peer_has_a_row_in_the_page(self):
+        page = report.results_md(results(post=visits((10, 20, 9)), start={"nginx": [40.0, 50.0, 60.0]}))
+        for row in ("| nginx | 10.0 | 1.00 (1.00–1.00) |", "| ringway | 9.0 | 0.90 (0.90–0.90) |", "| nginx | 50.0 | 60.0 |"):
+            self.assertIn(row, page)
+
+
+if __name__ == "__main__":
+    unittest.main()
