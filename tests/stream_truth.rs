@@ -284,7 +284,7 @@ fn a_stream_that_breaks_its_framing_is_told_and_not_ended() {
     let gateway = gateway(&origin, "");
     for (name, broken) in [
         ("a bad chunk size", "zz\r\n".to_owned()),
-        ("half an event, then a clean end", format!("3\r\ndat\r\n0\r\n\r\n")),
+        ("half an event, then a clean end", "3\r\ndat\r\n0\r\n\r\n".to_owned()),
         ("a chunk without its end", "3\r\n: xGARBAGE".to_owned()),
     ] {
         let (mut client, mut peer) = begin(&gateway, &origin, PATH);
