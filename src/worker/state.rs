@@ -21,7 +21,7 @@ use crate::telemetry::{Recorder, Records};
 use crate::upstream::Upstreams;
 use crate::wire::http1::HeadLimits;
 
-const NAP: std::time::Duration = std::time::Duration::from_micros(150);
+const NAP: std::time::Duration = std::time::Duration::ZERO;
 
 /// What all workers were given at start.
 ///

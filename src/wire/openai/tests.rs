@@ -255,3 +255,28 @@ fn our_error_events_read_back_as_errors() {
         }
     }
 }
+
+#[test]
+fn the_short_way_says_what_the_long_way_says() {
+    let plain = r#"{"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi \"usage\""},"finish_reason":null}],"usage":null}"#;
+    assert!(is_plain_text(plain.as_bytes()));
+    for (name, from, to) in [
+        ("as it is", "", ""),
+        ("empty text", r#""Hi \"usage\"""#, r#""""#),
+        ("a reason to finish", "null}]", r#""stop"}]"#),
+        ("no word of finishing", r#","finish_reason":null"#, ""),
+        ("usage", r#""usage":null"#, r#""usage":{"prompt_tokens":3,"completion_tokens":4}"#),
+        ("usage in the choice", r#"null}]"#, r#"null,"usage":{"prompt_tokens":3}}]"#),
+        ("an error beside it", r#","usage":null"#, r#","error":{"message":"m","code":429}"#),
+        ("an old error", r#","usage":null"#, r#","error_code":17"#),
+        ("another old error", r#","usage":null"#, r#","base_resp":{"status_code":1000}"#),
+        ("a second choice that ends", "}],", r#"},{"index":1,"delta":{},"finish_reason":"stop"}],"#),
+        ("white space", r#""content":""#, r#""content": ""#),
+        ("cut off", r#","usage":null}"#, ""),
+    ] {
+        let event = plain.replacen(from, to, 1);
+        let long = serde_json::from_str::<Event<'_>>(&event).ok().map(|parsed| parsed.meaning(b"", event.as_bytes()));
+        let long = long.unwrap_or(Meaning::of(Kind::Other));
+        assert_eq!(read_event(b"", event.as_bytes()), long, "{name}: {event}");
+    }
+}
