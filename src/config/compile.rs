@@ -4,6 +4,7 @@
 //! reported in one go; a section with a fault has no compiled form. Pure: the environment, files and CPUs are asked
 //! for through [`Sources`].
 
+use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -145,8 +146,9 @@ fn ring(mut ring: Section) -> Ring {
         let (below, above) = (entries.next_power_of_two() / 2, entries.next_power_of_two());
         item.wrong::<()>(&format!("{entries} is not a power of two"), &format!("the nearest are {below} and {above}"));
     }
+    let gather = Duration::from_micros(ring.whole("gather_us", RingSchema::GATHER_US));
     ring.finish();
-    Ring { driver, entries }
+    Ring { driver, entries, gather }
 }
 
 fn listeners(file: &mut Section, has_keys: bool) -> Option<Vec<Listener>> {

@@ -53,6 +53,8 @@ pub struct Ring {
     pub driver: Driver,
     /// Submission queue entries, 256 to 32768, a power of two.
     pub entries: u32,
+    /// How long events may be gathered under many streams; zero for not at all.
+    pub gather: Duration,
 }
 
 /// A rung of the ladder, best first; a worker climbs down until one can be built.
@@ -236,7 +238,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
     };
     let mut config = Config {
         cores: vec![0],
-        ring: Ring { driver: Driver::Deferred, entries: 1024 },
+        ring: Ring { driver: Driver::Deferred, entries: 1024, gather: Duration::ZERO },
         listeners: vec![Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), open: true }],
         keys: Vec::new(),
         providers: Vec::new(),

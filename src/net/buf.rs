@@ -55,6 +55,8 @@ impl Buffers {
     /// would keep all of them.
     pub fn collect(&self) {
         if self.freed.replace(0) >= WORTH_COLLECTING {
+            // A few kept buffers, strewn over the allocator's pages, would hold all of these.
+            self.free.borrow_mut().clear();
             // SAFETY: the function takes no memory of ours; it may be called at any time on any thread, and
             // does nothing to blocks that are in use, nor anything at all where another allocator is in place.
             unsafe { libmimalloc_sys::mi_collect(true) };
@@ -78,6 +80,21 @@ mod tests {
             buffers.give(Vec::with_capacity(READ_BYTES));
         }
         assert_eq!(buffers.free.borrow().len(), KEPT_MAX);
+    }
+
+    #[test]
+    fn after_a_burst_nothing_is_kept_and_else_nothing_is_lost() {
+        let buffers = Buffers::default();
+        for _ in 0..KEPT_MAX + WORTH_COLLECTING - 1 {
+            buffers.give(Vec::with_capacity(READ_BYTES));
+        }
+        buffers.collect();
+        assert_eq!(buffers.free.borrow().len(), KEPT_MAX, "one short of a burst");
+        for _ in 0..WORTH_COLLECTING {
+            buffers.give(Vec::with_capacity(READ_BYTES));
+        }
+        buffers.collect();
+        assert!(buffers.free.borrow().is_empty());
     }
 
     #[test]

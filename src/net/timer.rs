@@ -167,6 +167,13 @@ fn slot_for(deadline: Instant, current: u64) -> u64 {
     if tick < current + SLOTS { tick } else { (current + SLOTS - 1) & !0x7f }
 }
 
+impl Drop for Timer {
+    /// The wheel may list the entry for seconds yet; the waker in it would keep the whole task's memory that long.
+    fn drop(&mut self) {
+        self.entry.waker.take();
+    }
+}
+
 impl Timer {
     /// Moves the deadline. [`Instant::NEVER`] turns the timer off.
     pub fn set(&self, deadline: Instant) {

@@ -21,8 +21,6 @@ use crate::telemetry::{Recorder, Records};
 use crate::upstream::Upstreams;
 use crate::wire::http1::HeadLimits;
 
-const NAP: std::time::Duration = std::time::Duration::ZERO;
-
 /// What all workers were given at start.
 ///
 /// Lives on: every worker, immutable but for the mailboxes and the record queue, whose ends are bounded and never wait.
@@ -95,7 +93,7 @@ impl Worker {
             buffers: Rc::default(),
             upstreams: Upstreams::new(&shared.config, &shared.tls),
             recorder: Recorder::new(shared.records.clone()),
-            moderator: Moderator::new(shared.clock.clone(), NAP),
+            moderator: Moderator::new(shared.clock.clone(), shared.config.ring.gather),
             head_limits,
             resolved: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),

@@ -8,8 +8,9 @@ use super::*;
 use crate::config::compile::tests::{OPEN, REFERENCE, around, load, only, replaced, sound};
 
 /// Every bounded field: section, name, least and most (as the documentation writes them), and one past each.
-const BOUNDS: [(&str, &str, [&str; 4]); 20] = [
+const BOUNDS: [(&str, &str, [&str; 4]); 21] = [
     ("ring", "entries", ["256", "32768", "255", "32769"]),
+    ("ring", "gather_us", ["0", "2000", "-1", "2001"]),
     ("timers", "connect", ["1ms", "5m", "0ms", "300001ms"]),
     ("timers", "first_token", ["1ms", "24h", "0ms", "86400001ms"]),
     ("timers", "between_tokens", ["1ms", "24h", "0ms", "86400001ms"]),
