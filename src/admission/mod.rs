@@ -3,6 +3,7 @@
 //! Pure. Who calls is told by the digest of the key that was presented; what they may ask for by that key's models.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -14,8 +15,28 @@ use crate::config::{Config, Key};
 #[derive(Debug, Default)]
 pub struct Keys {
     // By digest, so that comparing takes no time that depends on how much of a guess is right.
-    by_digest: HashMap<[u8; 32], KeyId>,
+    by_digest: HashMap<[u8; 32], KeyId, BuildHasherDefault<DigestHasher>>,
     models: Vec<Option<HashSet<String>>>,
+}
+
+/// Takes the first bytes of a digest for its hash: they are as evenly spread as any hash of them would be, and
+/// nobody can choose them.
+#[derive(Debug, Default)]
+struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, digest: &[u8]) {
+        if let Some(first) = digest.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    /// The length of an array, which says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Keys {
@@ -78,7 +99,7 @@ mod tests {
     fn keys() -> Keys {
         let sha = |text: &str| <[u8; 32]>::try_from(digest(&SHA256, text.as_bytes()).as_ref()).unwrap();
         Keys {
-            by_digest: HashMap::from([(sha("all"), KeyId(0)), (sha("some"), KeyId(1))]),
+            by_digest: HashMap::from_iter([(sha("all"), KeyId(0)), (sha("some"), KeyId(1))]),
             models: vec![None, Some(HashSet::from(["chat".to_owned()]))],
         }
     }

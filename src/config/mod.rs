@@ -200,7 +200,7 @@ pub struct ClientTimers {
     pub head: Duration,
     /// Between two reads of a request body. Default 30 s.
     pub body: Duration,
-    /// A write that makes no progress for this long ends the connection. Default 60 s.
+    /// A piece of an answer, some 64 KiB at most, that the client does not take within this ends the connection. Default 60 s.
     pub write: Duration,
     /// What a client means that shuts its sending side after a whole request. Default: it is gone.
     pub half_close: HalfClose,

@@ -373,7 +373,8 @@ pub struct ClientSchema {
     /// Between two reads of a request body: 1ms to 1h. Default 30s.
     #[schemars(extend("default" = "30s"))]
     pub body: Option<HumanDuration>,
-    /// A write that makes no progress for this long ends the connection: 1ms to 1h. Default 1m.
+    /// A piece of an answer (some 64 KiB at most) that the client does not take within this ends the connection: 1ms to 1h.
+    /// Default 1m.
     #[schemars(extend("default" = "1m"))]
     pub write: Option<HumanDuration>,
     /// What a client means that shuts its sending side after a whole request; TCP cannot tell it from a close.

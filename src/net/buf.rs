@@ -14,6 +14,8 @@ pub const READ_BYTES: usize = 16 * 1024;
 /// Buffers kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no memory behind.
 const KEPT_MAX: usize = 128;
 
+/// A worker that took so many buffers since the last look is busy, and would take what it gives back right again.
+const BUSY: usize = 256;
 /// So many buffers freed leave enough behind for the allocator to be asked to give memory back.
 const WORTH_COLLECTING: usize = 64;
 
@@ -22,11 +24,13 @@ const WORTH_COLLECTING: usize = 64;
 pub struct Buffers {
     free: RefCell<Vec<Vec<u8>>>,
     freed: Cell<usize>,
+    taken: Cell<usize>,
 }
 
 impl Buffers {
     /// An empty buffer of [`READ_BYTES`] capacity.
     pub fn take(&self) -> Vec<u8> {
+        self.taken.set(self.taken.get() + 1);
         self.free.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
     }
 
@@ -54,6 +58,9 @@ impl Buffers {
     /// The allocator returns pages only in passing, while others are allocated: after a burst an idle worker
     /// would keep all of them.
     pub fn collect(&self) {
+        if self.taken.replace(0) > BUSY {
+            return;
+        }
         if self.freed.replace(0) >= WORTH_COLLECTING {
             // A few kept buffers, strewn over the allocator's pages, would hold all of these.
             self.free.borrow_mut().clear();
@@ -93,6 +100,21 @@ mod tests {
         for _ in 0..WORTH_COLLECTING {
             buffers.give(Vec::with_capacity(READ_BYTES));
         }
+        buffers.collect();
+        assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_busy_worker_keeps_what_it_has_until_it_is_idle() {
+        let buffers = Buffers::default();
+        for _ in 0..=BUSY {
+            buffers.give(buffers.take());
+        }
+        for _ in 0..KEPT_MAX + WORTH_COLLECTING {
+            buffers.give(Vec::with_capacity(READ_BYTES));
+        }
+        buffers.collect();
+        assert_eq!(buffers.free.borrow().len(), KEPT_MAX);
         buffers.collect();
         assert!(buffers.free.borrow().is_empty());
     }

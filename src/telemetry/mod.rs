@@ -86,13 +86,13 @@ pub struct Exchange {
     pub state: State,
     /// What the provider reported.
     pub tokens: Tokens,
-    /// Events with content that were relayed.
+    /// Events with content that were relayed, the finishing one included.
     pub content_events: u64,
     /// Body bytes of the request.
     pub request_bytes: u64,
-    /// Body bytes of the answer, without framing.
+    /// Body bytes of the upstream's answer that were relayed, without framing.
     pub answer_bytes: u64,
-    /// From head complete to first content sent; for an unstreamed answer, to its head.
+    /// From head complete to the first content in hand; for an unstreamed answer, to what can be sent of it.
     pub first_content: Option<Duration>,
     /// From head complete to the end.
     pub duration: Duration,

@@ -133,6 +133,10 @@ fn request_id(worker: &Worker, given: Option<&[u8]>) -> String {
 /// 128 random bits in hexadecimal.
 pub fn new_request_id(worker: &Worker) -> String {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bits = u128::from(worker.random()) << 64 | u128::from(worker.random());
-    (0..32).map(|at| char::from(HEX[(bits >> (124 - 4 * at) & 15) as usize])).collect()
+    let mut id = String::with_capacity(32);
+    for byte in [worker.random(), worker.random()].into_iter().flat_map(u64::to_be_bytes) {
+        id.push(char::from(HEX[usize::from(byte >> 4)]));
+        id.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    id
 }

@@ -137,12 +137,9 @@ impl Relay<'_, '_> {
         if self.failure.is_some() {
             return true;
         }
-        if let Answer::Events(events) = &mut self.begun.answer
-            && let Some(fault) = events.fault.take()
-        {
+        if self.has_fault() {
             // Its own error event has just been passed on; ours would say it twice.
-            events.fault = Some(fault);
-            let text = "the provider reported an error within its stream";
+            let text = "The provider reported an error within its stream.";
             self.failure = Some((Reject::upstream(502, "upstream_error", text), State::UpstreamError));
             return true;
         }
