@@ -107,14 +107,14 @@ impl Timers {
         let mut due = Vec::new();
         {
             let mut wheel = self.wheel.borrow_mut();
-            // After a long pause every slot is visited once; twice would find nothing new.
+            // After a long pause (a suspended machine) every slot is visited once, and holds what was due turns ago.
             let first = (wheel.served + 1).max((current + 1).saturating_sub(SLOTS));
             for tick in first..=current {
                 let entries = std::mem::take(&mut wheel.slots[(tick % SLOTS) as usize]);
                 wheel.scheduled -= entries.len();
                 for entry in entries {
                     // It was moved to an earlier slot meanwhile, or nobody else holds it: its connection is gone.
-                    if entry.tick.get() != tick || Rc::strong_count(&entry) == 1 {
+                    if entry.tick.get() > tick || Rc::strong_count(&entry) == 1 {
                         continue;
                     }
                     if entry.deadline.get() <= now {
@@ -291,6 +291,20 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
         timers.serve(at(&timers, 75_004));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_pause_longer_than_the_horizon_loses_no_timer() {
+        let (timers, count, waker) = fresh();
+        let timer = timers.timer();
+        timer.set(at(&timers, 100));
+        let _ = timer.poll_expired(&mut Context::from_waker(&waker));
+        timers.serve(at(&timers, 10_000));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        timer.set(at(&timers, 10_100));
+        let _ = timer.poll_expired(&mut Context::from_waker(&waker));
+        timers.serve(at(&timers, 10_104));
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
     }
 
     #[test]
