@@ -44,8 +44,11 @@ impl Session {
     /// # Errors
     /// A broken record, a refused certificate, an alert.
     pub fn receive(&mut self, mut sealed: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
-        while !sealed.is_empty() {
-            self.connection.read_tls(&mut sealed)?;
+        // What comes behind the peer's own end is nobody's, and is never taken.
+        while !sealed.is_empty() && !self.closed {
+            if self.connection.read_tls(&mut sealed)? == 0 {
+                break;
+            }
             let state = self
                 .connection
                 .process_new_packets()
