@@ -25,11 +25,16 @@ use monoio::io::{
 use monoio::net::TcpStream;
 
 use super::buf::Buffers;
+use super::rt;
 use super::socket::Socket;
 use super::tls::Session;
 
 /// Capacity of the read that an idle connection leaves with the kernel.
 const IDLE_READ_BYTES: usize = 64;
+
+/// So many reads in a row may find their bytes already there; then others have their turn. Only epoll reads
+/// without waiting: there a peer that sends without pause would have the worker to itself.
+const AT_ONCE_MAX: u32 = 16;
 
 /// A connection.
 pub struct Stream {
@@ -56,6 +61,8 @@ impl Stream {
                 bytes: Vec::new(),
                 at: 0,
                 eof: false,
+                failed: None,
+                at_once: 0,
                 cancelable: false,
                 buffers,
             },
@@ -106,6 +113,10 @@ pub struct Input {
     bytes: Vec<u8>,
     at: usize,
     eof: bool,
+    /// An error that came while something else was being done.
+    failed: Option<io::Error>,
+    /// Reads in a row that brought something without waiting.
+    at_once: u32,
     /// True if a read that waits long may have to be given up: a client's, between requests.
     cancelable: bool,
     buffers: Rc<Buffers>,
@@ -174,10 +185,17 @@ impl Input {
         }
     }
 
-    /// As [`Input::arm`]; true if what it brought is waiting, be it bytes, the end or an error.
-    pub fn poll_news(&mut self, cx: &mut Context<'_>) -> bool {
-        self.arm(cx);
-        self.eof || self.reader.finished.is_some()
+    /// True if more than `known` bytes are here, or the end, or an error, which is kept for the next
+    /// [`Input::poll_fill`]. A TLS record that carries no plaintext is no news.
+    pub fn poll_news(&mut self, cx: &mut Context<'_>, known: usize) -> bool {
+        while self.bytes().len() <= known && !self.eof {
+            match self.poll_record(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => self.failed = Some(error),
+            }
+        }
+        true
     }
 
     /// Makes room for `more` bytes beyond those not yet consumed, so that a large body is not moved as it grows.
@@ -188,8 +206,7 @@ impl Input {
     /// True if the peer has neither sent anything nor closed since the last byte that was consumed. Leaves a
     /// read under way, which wakes nobody.
     pub fn is_quiet(&mut self) -> bool {
-        self.arm(&mut Context::from_waker(Waker::noop()));
-        !self.eof && self.bytes().is_empty() && self.reader.finished.is_none()
+        !self.poll_news(&mut Context::from_waker(Waker::noop()), 0)
     }
 
     /// Takes the pooled buffer back from a read that is likely to wait long, leaving a tiny one in its place.
@@ -214,13 +231,26 @@ impl Input {
 
     /// One read's worth: like `poll_fill`, but also returns when a TLS record brought no plaintext.
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         if self.eof {
             return Poll::Ready(Ok(false));
         }
-        if !self.reader.busy {
+        let started = !self.reader.busy;
+        if started && self.at_once >= AT_ONCE_MAX {
+            self.at_once = 0;
+            rt::wake_later(cx.waker());
+            return Poll::Pending;
+        }
+        if started {
             self.reader.start(self.buffers.take(), self.session.is_none() && self.cancelable);
         }
-        let (result, buffer) = ready!(self.reader.poll(cx));
+        let Poll::Ready((result, buffer)) = self.reader.poll(cx) else {
+            self.at_once = 0;
+            return Poll::Pending;
+        };
+        self.at_once += u32::from(started);
         let n = match result {
             Ok(n) => n,
             Err(error) => {

@@ -57,6 +57,8 @@ pub struct Tokens {
     pub output: Option<u64>,
     /// Part of the input that came from the provider's cache.
     pub cached_input: Option<u64>,
+    /// Part of the input that the provider's cache was filled with.
+    pub cache_creation_input: Option<u64>,
     /// Part of the output that was reasoning.
     pub reasoning_output: Option<u64>,
 }
@@ -96,6 +98,31 @@ pub struct Exchange {
     pub first_content: Option<Duration>,
     /// From head complete to the end.
     pub duration: Duration,
+}
+
+impl Exchange {
+    /// The record of an exchange of which nothing is known yet. Its state is that of one that Ringway failed,
+    /// which is what stays if it panics.
+    pub fn begin(at: UnixTime, request_id: String, dialect: Dialect) -> Exchange {
+        Exchange {
+            at,
+            request_id,
+            dialect,
+            key: None,
+            model: None,
+            endpoint: None,
+            attempts: 0,
+            streamed: false,
+            status: 0,
+            state: State::GatewayError,
+            tokens: Tokens::default(),
+            content_events: 0,
+            request_bytes: 0,
+            answer_bytes: 0,
+            first_content: None,
+            duration: Duration::ZERO,
+        }
+    }
 }
 
 /// Where records wait for the writer.
@@ -155,24 +182,7 @@ mod tests {
     use super::*;
 
     fn exchange() -> Exchange {
-        Exchange {
-            at: UnixTime(1),
-            request_id: "r".into(),
-            dialect: Dialect::OpenAi,
-            key: None,
-            model: None,
-            endpoint: None,
-            attempts: 0,
-            streamed: false,
-            status: 200,
-            state: State::Complete,
-            tokens: Tokens::default(),
-            content_events: 0,
-            request_bytes: 0,
-            answer_bytes: 0,
-            first_content: None,
-            duration: Duration::ZERO,
-        }
+        Exchange::begin(UnixTime(1), "r".into(), Dialect::OpenAi)
     }
 
     #[test]

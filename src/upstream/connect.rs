@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::{Connection, ErrorKind, Phase, Place, Slot, UpstreamError, Upstreams};
 use crate::base::EndpointId;
@@ -17,8 +18,8 @@ impl Upstreams {
         (&slot.host, slot.port)
     }
 
-    /// Connects to `endpoint` at the first of `addresses` that answers. Bounding the time is the caller's;
-    /// dropping the future abandons the attempt.
+    /// Connects to `endpoint` at the first of `addresses` that answers, each but the last having its share of
+    /// `within`. Bounding the whole is the caller's; dropping the future abandons the attempt.
     ///
     /// # Errors
     /// The last address's failure; no address at all; too many connections open.
@@ -26,6 +27,7 @@ impl Upstreams {
         &self,
         endpoint: EndpointId,
         addresses: &[SocketAddr],
+        within: Duration,
         buffers: &Rc<Buffers>,
     ) -> Result<Connection, UpstreamError> {
         let slot = self.slot(endpoint);
@@ -39,8 +41,16 @@ impl Upstreams {
         }
         let place = Place::take(slot);
         let mut last = ErrorKind::Unresolved;
-        for address in addresses {
-            match dial(slot, *address, buffers).await {
+        // One that swallows what is sent to it must not use up the time of all.
+        let share = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        for (at, address) in addresses.iter().enumerate() {
+            let dialled = if at + 1 < addresses.len() {
+                let late = |_| Err(io::ErrorKind::TimedOut.into());
+                monoio::time::timeout(share, dial(slot, *address, buffers)).await.unwrap_or_else(late)
+            } else {
+                dial(slot, *address, buffers).await
+            };
+            match dialled {
                 Ok(stream) => return Ok(Connection { stream, reused: false, slot: slot.clone(), _place: place }),
                 Err(error) => last = ErrorKind::Io(error),
             }

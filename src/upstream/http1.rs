@@ -3,7 +3,10 @@
 //! Not here: bodies (`wire::http1::Decoder`), retries, and what becomes of the answer.
 
 use super::{Connection, ErrorKind, Phase, Slot, UpstreamError};
+use std::task::Context;
+
 use crate::base::Dialect;
+use crate::net::stream::Input;
 use crate::wire::http1::{
     Field, Framing, HeadLimits, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length,
     write_header, write_request_line,
@@ -158,6 +161,26 @@ impl AnswerHead {
             fields,
         }
     }
+}
+
+/// Ready when an answer, or the connection's end, has begun to come while a request is still being sent. Interim
+/// answers (1xx) are none and are consumed.
+pub fn poll_answer(input: &mut Input, limits: &HeadLimits, cx: &mut Context<'_>) -> bool {
+    let mut known = 0;
+    while input.poll_news(cx, known) {
+        let mut space = HeadSpace::new();
+        match parse_response(input.bytes(), limits, false, &mut space) {
+            Ok(Some(head)) if head.is_interim => {
+                let len = head.len;
+                input.consume(len);
+                known = 0;
+            }
+            // Not yet to be told; the end and an error are news in any case.
+            Ok(None) if !input.is_eof() => known = input.bytes().len(),
+            _ => return true,
+        }
+    }
+    false
 }
 
 impl Connection {

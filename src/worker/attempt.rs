@@ -18,7 +18,7 @@ use crate::config::Model;
 use crate::listener::http1::Interrupt;
 use crate::routing::{Candidate, Plan};
 use crate::telemetry::State;
-use crate::upstream::http1::{AnswerHead, Ask, Content};
+use crate::upstream::http1::{AnswerHead, Ask, Content, poll_answer};
 use crate::upstream::{Connection, ErrorKind, Outstanding, Phase, UpstreamError};
 use crate::wire::answer::AnswerScan;
 use crate::wire::chat::UpstreamFault;
@@ -144,7 +144,12 @@ async fn once(
         request_sent,
         _outstanding: outstanding,
     };
-    begun.reach_commit_point(scene, model).await?;
+    let reached = begun.reach_commit_point(scene, model).await;
+    if let Answer::Events(events) = &begun.answer {
+        // What was told of usage counts, however this ends.
+        scene.record.tokens = tokens(events.usage);
+    }
+    reached?;
     Ok(begun)
 }
 
@@ -184,7 +189,7 @@ impl Begun {
         let wait = if matches!(self.answer, Answer::Events(_)) { Wait::FirstToken } else { Wait::BetweenTokens };
         loop {
             self.digest().map_err(|error| broken(&error))?;
-            if self.is_committed(scene)? {
+            if self.is_committed()? {
                 return Ok(());
             }
             if wait == Wait::BetweenTokens {
@@ -199,7 +204,7 @@ impl Begun {
         }
     }
 
-    fn is_committed(&mut self, scene: &mut Scene<'_>) -> Result<bool, Stop> {
+    fn is_committed(&mut self) -> Result<bool, Stop> {
         let done = self.decoder.is_done();
         match &mut self.answer {
             Answer::Events(events) => {
@@ -207,7 +212,6 @@ impl Begun {
                     return Ok(true);
                 }
                 if let Some(fault) = events.fault.take() {
-                    scene.record.tokens = tokens(events.usage);
                     return Err(faulted(fault));
                 }
                 if done {
@@ -240,7 +244,7 @@ async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> 
             worker.timers.sleep_until(soon).await;
             addresses = worker.addresses(endpoint);
         }
-        worker.upstreams.connect(endpoint, &addresses, &worker.buffers).await
+        worker.upstreams.connect(endpoint, &addresses, model.timers.connect, &worker.buffers).await
     };
     match scene.client.watch(work).await {
         Ok(outcome) => outcome.map_err(Failed::Again),
@@ -390,13 +394,14 @@ impl Sender<'_, '_> {
     /// Writes to the endpoint. With `early`, an answer that begins meanwhile ends the writing: false.
     async fn write(&mut self, bytes: Vec<u8>, early: bool) -> Result<(bool, Vec<u8>), Failed> {
         self.scene.start_timer(Wait::FirstToken, self.model);
+        let limits = &self.scene.worker.head_limits;
         let stream = &mut self.connection.stream;
         let (input, output) = (&mut stream.input, &mut stream.output);
         let written = {
             let mut write = pin!(output.write(bytes, false));
             let work = poll_fn(|cx| match write.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                Poll::Pending if early && input.poll_news(cx) => Poll::Ready(None),
+                Poll::Pending if early && poll_answer(input, limits, cx) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
             self.scene.client.watch(work).await
@@ -414,11 +419,12 @@ impl Sender<'_, '_> {
 
     /// Waits for more of the client's body; false if the endpoint answers first.
     async fn more_or_answer(&mut self) -> Result<bool, Failed> {
+        let limits = &self.scene.worker.head_limits;
         let input = &mut self.connection.stream.input;
         let mut more = pin!(self.scene.more());
         let outcome = poll_fn(|cx| match more.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
-            Poll::Pending if input.poll_news(cx) => Poll::Ready(Ok(false)),
+            Poll::Pending if poll_answer(input, limits, cx) => Poll::Ready(Ok(false)),
             Poll::Pending => Poll::Pending,
         })
         .await?;
@@ -515,6 +521,7 @@ pub fn tokens(usage: crate::wire::chat::Usage) -> crate::telemetry::Tokens {
         input: usage.input,
         output: usage.output,
         cached_input: usage.cached_input,
+        cache_creation_input: usage.cache_creation_input,
         reasoning_output: usage.reasoning_output,
     }
 }

@@ -139,7 +139,10 @@ impl Scene<'_> {
     fn begin_decoding(&mut self) -> Decoder {
         self.client.stream.input.consume(self.intake.head_len);
         self.head_consumed = true;
-        Decoder::request(self.intake.framing)
+        let decoder = Decoder::request(self.intake.framing);
+        // Though all of it may be here: what is not decoded must never be taken for the next request.
+        self.body_received = decoder.is_done();
+        decoder
     }
 
     fn refuse_encoded(&self) -> Result<(), Stop> {

@@ -10,12 +10,12 @@ use super::intake::{Intake, new_request_id};
 use super::state::Worker;
 use super::{attempt, models, relay};
 use crate::base::Dialect;
-use crate::base::clock::Instant;
+use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
 use crate::listener::http1::{Client, Interrupt};
 use crate::routing::Plan;
-use crate::telemetry::{Exchange, State, Tokens};
+use crate::telemetry::{Exchange, State};
 use crate::upstream::http1::AnswerHead;
 use crate::wire;
 use crate::wire::http1::{Framing, HeadScan, end_head, write_content_length, write_header, write_status_line};
@@ -66,12 +66,14 @@ pub async fn run(worker: &Rc<Worker>, client: &mut Client, open: bool) -> After 
         Ok(intake) => intake,
         Err(Some(reject)) => {
             let id = new_request_id(worker);
-            return refuse(
-                worker,
-                client,
-                &Refusal { reject: &reject, dialect: Dialect::OpenAi, request_id: &id, is_head: false, close: true },
-            )
-            .await;
+            if worker.recorder.is_on() {
+                let mut record = begin_record(worker, &id, Dialect::OpenAi);
+                (record.status, record.state) = (reject.status, State::Refused);
+                worker.recorder.record(record);
+            }
+            let dialect = Dialect::OpenAi;
+            let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head: false, close: true };
+            return refuse(worker, client, &refusal).await;
         }
         Err(None) => return After::Close,
     };
@@ -125,27 +127,18 @@ async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Resu
     }
 }
 
+/// A new record; without cost if nobody keeps records.
+fn begin_record(worker: &Worker, request_id: &str, dialect: Dialect) -> Exchange {
+    match worker.recorder.is_on() {
+        true => Exchange::begin(worker.clock.unix(), request_id.to_owned(), dialect),
+        false => Exchange::begin(UnixTime::default(), String::new(), dialect),
+    }
+}
+
 impl<'a> Scene<'a> {
     fn open(worker: &'a Rc<Worker>, client: &'a mut Client, intake: &'a Intake) -> Scene<'a> {
-        let record = Exchange {
-            at: if worker.recorder.is_on() { worker.clock.unix() } else { Default::default() },
-            request_id: if worker.recorder.is_on() { intake.request_id.clone() } else { String::new() },
-            dialect: intake.dialect,
-            key: intake.caller.as_ref().ok().copied().flatten(),
-            model: None,
-            endpoint: None,
-            attempts: 0,
-            streamed: false,
-            status: 0,
-            // What stays here if the exchange panics.
-            state: State::GatewayError,
-            tokens: Tokens::default(),
-            content_events: 0,
-            request_bytes: 0,
-            answer_bytes: 0,
-            first_content: None,
-            duration: Duration::ZERO,
-        };
+        let mut record = begin_record(worker, &intake.request_id, intake.dialect);
+        record.key = intake.caller.as_ref().ok().copied().flatten();
         let body_received = match intake.framing {
             Framing::None => true,
             Framing::Length(_) => client.stream.input.bytes().len() - intake.head_len >= body_len(intake.framing),

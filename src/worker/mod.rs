@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 use crate::base::WorkerId;
 use crate::config::Driver;
 use crate::listener::Acceptor;
-use crate::net::rt::{EventLoop, Rung, spawn};
+use crate::net::rt::{EventLoop, Rung, spawn, wake_those_who_wait};
 use crate::net::stream::Stream;
 use state::{Shared, Worker};
 
@@ -99,6 +99,7 @@ async fn run(id: WorkerId, sockets: Vec<TcpListener>, shared: Arc<Shared>, ready
         Ok(acceptors) => acceptors,
         Err(error) => return ready(Err(error)),
     };
+    spawn(wake_those_who_wait());
     spawn(worker.timers.clone().drive());
     spawn(worker.moderator.clone().run());
     spawn(sweep(worker.clone()));
