@@ -31,14 +31,20 @@ pub struct Events {
     pub ended: bool,
     /// True once a reason for finishing has come.
     pub finished: bool,
-    /// True if some event was of a kind we do not know, so that we cannot tell a whole stream from a broken one.
-    pub unknown: bool,
+    /// True if content of a kind that we know was seen; then the stream's end is known to us as well.
+    known: bool,
+    /// True if content was seen that we cannot read.
+    unknown: bool,
+    /// True if the last event passed in pieces: it may have been the one that ends the stream.
+    unread: bool,
     /// The failure that the stream itself told of.
     pub fault: Option<UpstreamFault>,
     /// What was used, as far as it was told.
     pub usage: Usage,
     /// Events with content so far.
     pub contents: u64,
+    /// True if what came last held content.
+    progress: bool,
 }
 
 impl Events {
@@ -54,16 +60,19 @@ impl Events {
             committed: false,
             ended: false,
             finished: false,
+            known: false,
             unknown: false,
+            unread: false,
             fault: None,
             usage: Usage::default(),
             contents: 0,
+            progress: false,
         }
     }
 
     /// Takes body bytes in and appends what may go to the client to `out`. True if content was among them.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-        let before = self.contents;
+        self.progress = false;
         let mut partial = std::mem::take(&mut self.partial);
         if partial.is_empty() {
             let taken = self.take_frames(bytes, out);
@@ -80,12 +89,14 @@ impl Events {
         self.partial = partial;
         // Something that talks this long without content is let through rather than held for ever.
         self.committed |= out.len() > self.hold_bytes_max && self.fault.is_none();
-        self.contents != before
+        self.progress
     }
 
     /// True if the stream may be called whole now that its body has properly ended.
     pub fn is_whole(&self) -> bool {
-        self.fault.is_none() && self.partial_is_blank() && (self.ended || self.finished || self.unknown)
+        self.fault.is_none()
+            && self.partial_is_blank()
+            && (self.ended || self.finished || self.unread || (self.unknown && !self.known))
     }
 
     /// True in the middle of an event that passes in pieces: nothing can be said to the client then.
@@ -104,10 +115,11 @@ impl Events {
             let rest = &buf[at..];
             if self.framer.is_passing() || rest.len() > self.event_bytes_max && self.framer.clone().next(rest).is_none()
             {
+                self.contents += u64::from(!self.framer.is_passing());
                 let passed = self.framer.pass(rest);
                 self.committed = true;
-                self.unknown = true;
-                self.contents += 1;
+                self.unread = true;
+                self.progress = true;
                 if self.fault.is_none() {
                     out.extend_from_slice(&rest[..passed.len]);
                 }
@@ -141,18 +153,21 @@ impl Events {
                     continue;
                 }
                 Kind::Usage if self.strip_usage => continue,
-                Kind::Content => self.contents += 1,
-                Kind::Other => {
-                    self.contents += 1;
-                    self.unknown = true;
+                Kind::Content => {
+                    self.known = true;
+                    // One of several choices may finish before the others.
+                    self.finished = false;
                 }
-                Kind::Finish => {
-                    self.contents += 1;
-                    self.finished = true;
-                }
+                Kind::Other => self.unknown = true,
+                Kind::Finish => self.finished = true,
                 Kind::End => self.ended = true,
                 Kind::Usage | Kind::Lifecycle => {}
             }
+            if matches!(meaning.kind, Kind::Content | Kind::Other | Kind::Finish) {
+                self.contents += 1;
+                self.progress = true;
+            }
+            self.unread = false;
             self.committed |= meaning.kind.commits();
             out.extend_from_slice(raw);
         }
