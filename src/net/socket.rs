@@ -1,5 +1,5 @@
-//! What is asked of a socket past the runtime: to send at once, to end, and whether the peer has (the crate's
-//! one unsafe island).
+//! What is asked of a socket past the runtime: to send at once, to end, and whether the peer has (an unsafe
+//! island).
 
 #![allow(unsafe_code)]
 
@@ -31,6 +31,17 @@ impl Socket {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Resets the connection, so that the peer cannot take the end for a proper one; what it has not read is lost.
+    pub fn reset(&self) {
+        // Connecting to the unspecified family dissolves a connection (connect(2)), and TCP does so by a reset.
+        // Closing with SO_LINGER 0 would do the same, if the runtime did not send an end before it closes.
+        let nowhere = nix::libc::sockaddr { sa_family: nix::libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+        let len = size_of::<nix::libc::sockaddr>() as nix::libc::socklen_t;
+        // SAFETY: the kernel reads `len` bytes at the pointer during the call, and `nowhere` is that long and
+        // lives until after it. The descriptor is open for the reason given below; were it not, the call would fail.
+        unsafe { nix::libc::connect(self.0, &raw const nowhere, len) };
     }
 
     /// Ends both directions at once, even while a read or write is under way.

@@ -275,7 +275,11 @@ impl Relay<'_, '_> {
         self.settle();
         if let Some((reject, state)) = self.failure.take() {
             self.begun.connection.stream.socket.abort();
-            self.tell(&reject, out).await;
+            let told = self.tell(&reject, out).await;
+            if !told && self.framing == Framing::UntilClose {
+                // To this client an orderly end would say that the answer is whole.
+                self.scene.client.stream.socket.reset();
+            }
             return Err(Stop::Cut(state));
         }
         self.scene.record.state = if self.begun.head.status >= 400 {
@@ -299,17 +303,17 @@ impl Relay<'_, '_> {
     }
 
     /// Says in the stream that it failed, if there is a stream and it stands between two events; neither a
-    /// [DONE] nor a last chunk follows.
-    async fn tell(&mut self, reject: &Reject, mut out: Vec<u8>) {
-        let Answer::Events(events) = &self.begun.answer else { return };
+    /// [DONE] nor a last chunk follows. False if the client does not know of it.
+    async fn tell(&mut self, reject: &Reject, mut out: Vec<u8>) -> bool {
+        let Answer::Events(events) = &self.begun.answer else { return false };
         if events.fault.is_some() || events.is_mid_event() {
-            return;
+            return events.fault.is_some();
         }
         self.begun.out = wire::error_event(self.scene.intake.dialect, self.scene.intake.api, reject);
         self.frame(&mut out);
         let now = self.scene.worker.clock.now();
         self.scene.client.timer.set(now + self.scene.worker.config().client.write);
         // If even this does not get through, closing says the rest.
-        let _ = self.scene.client.write(out).await;
+        self.scene.client.write(out).await.is_ok()
     }
 }
