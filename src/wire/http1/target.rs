@@ -123,34 +123,34 @@ fn path_and_query(raw: &str) -> Result<(&str, Option<&str>), Malformed> {
     Ok((path, Some(query)))
 }
 
-/// Refuses broken escapes, encoded NUL, and the segments `.` and `..` however they are written.
+/// Refuses broken escapes, encoded NUL, and the segments `.` and `..` however they are written. An encoded slash or
+/// backslash parts segments as a slash does: some servers undo escapes before they look for segments.
 fn check_segments(path: &str) -> Result<(), Malformed> {
-    for segment in path.split('/') {
-        let (mut dots, mut others) = (0, 0);
-        let mut bytes = segment.bytes();
-        while let Some(byte) = bytes.next() {
-            let plain = match byte {
-                b'%' => match (bytes.next().and_then(hex), bytes.next().and_then(hex)) {
-                    (Some(high), Some(low)) => high << 4 | low,
-                    _ => {
-                        return Err(Malformed::bad("the target's path holds a broken escape (RFC 3986 §2.1)"));
-                    }
-                },
-                byte => byte,
-            };
-            match plain {
-                0 => {
-                    return Err(Malformed::bad("the target's path holds an encoded NUL (RFC 3986 §7.3)"));
+    let (mut dots, mut others) = (0, 0);
+    let mut bytes = path.bytes();
+    loop {
+        let plain = match bytes.next() {
+            Some(b'%') => match (bytes.next().and_then(hex), bytes.next().and_then(hex)) {
+                (Some(high), Some(low)) => Some(high << 4 | low),
+                _ => return Err(Malformed::bad("the target's path holds a broken escape (RFC 3986 §2.1)")),
+            },
+            byte => byte,
+        };
+        match plain {
+            Some(0) => return Err(Malformed::bad("the target's path holds an encoded NUL (RFC 3986 §7.3)")),
+            Some(b'/' | b'\\') | None => {
+                if others == 0 && (dots == 1 || dots == 2) {
+                    return Err(Malformed::bad("the target's path holds a dot segment (RFC 3986 §5.2.4)"));
                 }
-                b'.' => dots += 1,
-                _ => others += 1,
+                (dots, others) = (0, 0);
             }
+            Some(b'.') => dots += 1,
+            Some(_) => others += 1,
         }
-        if others == 0 && (dots == 1 || dots == 2) {
-            return Err(Malformed::bad("the target's path holds a dot segment (RFC 3986 §5.2.4)"));
+        if plain.is_none() {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 fn hex(byte: u8) -> Option<u8> {
