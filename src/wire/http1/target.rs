@@ -178,8 +178,10 @@ pub(super) fn check_authority(value: &[u8]) -> Result<(), Malformed> {
     let is_port_valid = match value.get(host_end..) {
         Some([]) => true,
         Some([b':', port @ ..]) => {
-            let number = port.iter().fold(0_u32, |sum, byte| sum * 10 + u32::from(byte.wrapping_sub(b'0')));
-            port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && number <= 65535
+            // Five digits at most, so that the sum cannot overflow.
+            port.len() <= 5
+                && port.iter().all(u8::is_ascii_digit)
+                && port.iter().fold(0, |sum, byte| sum * 10 + u32::from(byte - b'0')) <= 65535
         }
         _ => false,
     };

@@ -234,6 +234,8 @@ fn an_ambiguous_or_broken_request_is_refused() {
         ("9110-7.2 Host not ASCII", "GET / HTTP/1.1\r\nHost: ä\r\n\r\n".as_bytes(), 400),
         ("9110-7.2 port not a number", b"GET / HTTP/1.1\r\nHost: h:8o\r\n\r\n", 400),
         ("9110-7.2 port too large", b"GET / HTTP/1.1\r\nHost: h:65536\r\n\r\n", 400),
+        ("9110-7.2 port beyond 32 bits", b"GET / HTTP/1.1\r\nHost: h:99999999999\r\n\r\n", 400),
+        ("9110-7.2 port beyond 32 bits in the target", b"CONNECT h:99999999999 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         ("9110-7.2 port with a sign", b"GET / HTTP/1.1\r\nHost: h:+80\r\n\r\n", 400),
         ("9110-7.2 two ports", b"GET / HTTP/1.1\r\nHost: h:1:2\r\n\r\n", 400),
         ("9110-7.2 only a port", b"GET / HTTP/1.1\r\nHost: :80\r\n\r\n", 400),
