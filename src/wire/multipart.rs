@@ -1,7 +1,7 @@
 //! Finds the `model` field at the start of a `multipart/form-data` body (RFC 7578, RFC 2046 §5.1).
 //!
-//! The body is not held: the caller keeps its first bytes until the model is found and lets the rest pass. A field
-//! that another parser might read differently is refused, as a key may be bound to models.
+//! The body is not held: the caller keeps its first bytes until the model is found and lets the rest pass, watched for
+//! a second one. A field that another parser might read differently is refused, as a key may be bound to models.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,6 +15,9 @@ use crate::base::reject::Reject;
 const MODEL_BYTES_MAX: usize = 1024;
 /// The longest header block of a part.
 const PART_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Ends the head of a part.
+const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// What the first bytes of a body tell of its model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +151,7 @@ impl Finder {
     }
 
     /// Looks at `body`, the form from its first byte as far as it has come. All of its whole parts are gone through, so
-    /// that a second `model` among them is noticed; one that comes later is not.
+    /// that a second `model` among them is noticed; for what comes later there is [`Finder::watch`].
     ///
     /// # Errors
     /// [`FormError`]; bytes that come later can't mend it.
@@ -167,6 +170,22 @@ impl Finder {
             return Ok(Found::Model { name: name.ok_or(FormError::Model)?, range });
         }
         Ok(if ended { Found::Absent } else { Found::NeedMore })
+    }
+
+    /// Goes on behind `body`, which must be the one last given to [`find`](Finder::find): what comes later is given to
+    /// the [`Watch`], so that a second `model` is noticed wherever it stands.
+    ///
+    /// # Errors
+    /// Those of [`Watch::push`]: a part that has begun in `body` may be the second one already.
+    pub fn watch(self, body: &[u8]) -> Result<Watch, FormError> {
+        let Finder { delimiter, at, inside, .. } = self;
+        let mut watch = match inside {
+            true => Watch { delimiter, place: Place::Head, carry: Vec::new() },
+            // The first delimiter needs no line end before it if the body starts with it.
+            false => Watch { delimiter, place: Place::Value, carry: b"\r\n".to_vec() },
+        };
+        watch.push(body.get(at..).unwrap_or_default())?;
+        Ok(watch)
     }
 
     /// Reads one part, or skips what stands before the first.
@@ -188,29 +207,11 @@ impl Finder {
             self.inside = true;
             return Ok(Part::Other);
         }
-        let rest = body.get(self.at..).unwrap_or_default();
-        if rest.starts_with(b"--") {
-            return Ok(Part::End);
-        }
-        // Blanks may follow the delimiter on its line.
-        let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        match rest[blanks..] {
-            [b'\r', b'\n', ..] => {}
-            [] | [b'\r'] if blanks < PART_HEAD_BYTES_MAX => return Ok(Part::Unfinished),
-            [b'-'] if blanks == 0 => return Ok(Part::Unfinished),
-            _ => return Err(FormError::Malformed),
-        }
-        // The line end of the delimiter counts, so that a part without headers is found too.
-        let head_start = self.at + blanks;
-        let Some(head_len) = memmem::find(&body[head_start..], b"\r\n\r\n") else {
-            let too_long = body.len() - head_start > PART_HEAD_BYTES_MAX;
-            return if too_long { Err(FormError::Malformed) } else { Ok(Part::Unfinished) };
+        let (is_model, value) = match part_head(body.get(self.at..).unwrap_or_default())? {
+            PartHead::Unfinished => return Ok(Part::Unfinished),
+            PartHead::Last => return Ok(Part::End),
+            PartHead::Whole { is_model, len } => (is_model, self.at + len),
         };
-        if head_len > PART_HEAD_BYTES_MAX {
-            return Err(FormError::Malformed);
-        }
-        let is_model = names_model(&body[head_start..head_start + head_len])?;
-        let value = head_start + head_len + 4;
         // An empty value shares its line end with the head.
         let end = self.delimiter_from(body, value - 2);
         if is_model && end.unwrap_or(body.len().saturating_sub(self.delimiter.len())) > value + MODEL_BYTES_MAX {
@@ -242,6 +243,129 @@ enum Part {
     End,
     Model(Range<usize>),
     Other,
+}
+
+/// Watches the rest of a form whose model is known for another one, piece by piece as it passes.
+///
+/// Memory is constant: the head of one part (16 KiB at most, its blanks included) or the start of a delimiter.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// `\r\n--boundary`.
+    delimiter: Vec<u8>,
+    place: Place,
+    /// The last bytes seen: of the head under way, or such as may begin a delimiter.
+    carry: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Behind a delimiter.
+    Head,
+    /// In a value, or before the first part.
+    Value,
+    /// Behind the last delimiter, where nothing is read.
+    End,
+}
+
+impl Watch {
+    /// Looks at the next bytes of the form, cut anywhere.
+    ///
+    /// # Errors
+    /// [`FormError::Duplicate`] as soon as the head of another part named `model` is whole;
+    /// [`FormError::Malformed`] and [`FormError::Model`] for a head that might be read as one.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), FormError> {
+        let mut rest = piece;
+        while !rest.is_empty() && self.place != Place::End {
+            rest = match self.place {
+                Place::Head => self.head(rest)?,
+                _ => self.value(rest),
+            };
+        }
+        Ok(())
+    }
+
+    /// Goes on in the head of a part; returns what is behind it.
+    fn head<'a>(&mut self, piece: &'a [u8]) -> Result<&'a [u8], FormError> {
+        let before = self.carry.len();
+        // A head that is longer than this is refused, so it need not be held whole.
+        let room = (2 * PART_HEAD_BYTES_MAX + HEAD_END.len()).saturating_sub(before);
+        self.carry.extend_from_slice(&piece[..piece.len().min(room)]);
+        match part_head(&self.carry)? {
+            PartHead::Unfinished => Ok(&piece[piece.len().min(room)..]),
+            PartHead::Last => {
+                self.place = Place::End;
+                self.carry = Vec::new();
+                Ok(&[])
+            }
+            PartHead::Whole { is_model: true, .. } => Err(FormError::Duplicate),
+            PartHead::Whole { len, .. } => {
+                self.place = Place::Value;
+                // An empty value shares its line end with the head.
+                self.carry = b"\r\n".to_vec();
+                Ok(piece.get(len.saturating_sub(before)..).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Goes on in a value; returns what is behind the delimiter that ends it.
+    fn value<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
+        // A delimiter may have begun in what came before.
+        let before = self.carry.len();
+        self.carry.extend_from_slice(&piece[..piece.len().min(self.delimiter.len() - 1)]);
+        let found = memmem::find(&self.carry, &self.delimiter).map(|at| at + self.delimiter.len() - before);
+        let found = found.or_else(|| memmem::find(piece, &self.delimiter).map(|at| at + self.delimiter.len()));
+        if let Some(behind) = found {
+            self.place = Place::Head;
+            self.carry.clear();
+            return &piece[behind..];
+        }
+        let keep = self.delimiter.len() - 1;
+        if piece.len() >= keep {
+            self.carry.clear();
+            self.carry.extend_from_slice(&piece[piece.len() - keep..]);
+        } else {
+            self.carry.drain(..self.carry.len().saturating_sub(keep));
+        }
+        &[]
+    }
+}
+
+/// What stands behind a delimiter.
+enum PartHead {
+    Unfinished,
+    /// Two hyphens: the delimiter was the last one.
+    Last,
+    /// The head of a part; `len` bytes with the empty line behind it.
+    Whole {
+        is_model: bool,
+        len: usize,
+    },
+}
+
+/// Reads what stands behind a delimiter, as far as it has come.
+fn part_head(rest: &[u8]) -> Result<PartHead, FormError> {
+    if rest.starts_with(b"--") {
+        return Ok(PartHead::Last);
+    }
+    // Blanks may follow the delimiter on its line.
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    if blanks >= PART_HEAD_BYTES_MAX {
+        return Err(FormError::Malformed);
+    }
+    match rest[blanks..] {
+        [b'\r', b'\n', ..] => {}
+        [] | [b'\r'] => return Ok(PartHead::Unfinished),
+        [b'-'] if blanks == 0 => return Ok(PartHead::Unfinished),
+        _ => return Err(FormError::Malformed),
+    }
+    // The line end of the delimiter counts, so that a part without headers is found too.
+    let head_bytes_max = PART_HEAD_BYTES_MAX + HEAD_END.len();
+    let head = &rest[blanks..rest.len().min(blanks + head_bytes_max)];
+    match memmem::find(head, HEAD_END) {
+        Some(len) => Ok(PartHead::Whole { is_model: names_model(&head[..len])?, len: blanks + len + HEAD_END.len() }),
+        None if head.len() == head_bytes_max => Err(FormError::Malformed),
+        None => Ok(PartHead::Unfinished),
+    }
 }
 
 /// Whether the head of a part names the field `model`.

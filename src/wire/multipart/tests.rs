@@ -144,7 +144,99 @@ fn what_could_be_read_in_two_ways_is_refused() {
     assert_eq!(find(part(MODEL, &"a".repeat(1024)).as_bytes()).map(drop), Ok(()));
 }
 
+/// What is told of the rest of a form once the model was found in its first `known` bytes, cut as given by `cuts`.
+fn watch(body: &[u8], known: usize, cuts: &[usize]) -> Result<(), FormError> {
+    let mut finder = Finder::new(b"b");
+    finder.find(&body[..known])?;
+    let mut watch = finder.watch(&body[..known])?;
+    let mut at = known;
+    for &cut in cuts.iter().filter(|cut| **cut > known) {
+        watch.push(&body[at..cut])?;
+        assert!(watch.carry.len() <= 2 * PART_HEAD_BYTES_MAX + HEAD_END.len());
+        at = cut;
+    }
+    watch.push(&body[at..])
+}
+
+/// The same for every way to cut the rest in two, and byte by byte.
+fn watch_every_way(body: &[u8], known: usize) -> Result<(), FormError> {
+    let whole = watch(body, known, &[]);
+    for cut in known..=body.len() {
+        assert_eq!(watch(body, known, &[cut]), whole, "cut at {cut} of {:?}", String::from_utf8_lossy(body));
+        assert_eq!(watch(body, cut, &[]), whole, "looked at up to {cut} of {:?}", String::from_utf8_lossy(body));
+    }
+    let every: Vec<usize> = (known..=body.len()).collect();
+    assert_eq!(watch(body, known, &every), whole, "byte by byte: {:?}", String::from_utf8_lossy(body));
+    whole
+}
+
+#[test]
+fn a_second_model_is_noticed_wherever_it_comes() {
+    let first = part(MODEL, "allowed");
+    let file = |data: &str| part("Content-Disposition: form-data; name=\"file\"; filename=\"a\"", data);
+    let ok = Ok(());
+    for (name, rest, told) in [
+        ("nothing more", "--b--\r\n".to_owned(), ok),
+        ("a file", file("RIFF\r\n-b\r\n--\r\n\0\r\r\n\r\n--") + "--b--", ok),
+        ("the end cut off", file("data"), ok),
+        ("a head cut off", format!("{}--b\r\n{MODEL}\r\n", file("data")), ok),
+        ("directly behind", part(MODEL, "forbidden") + "--b--", Err(FormError::Duplicate)),
+        ("the same name", part(MODEL, "allowed") + "--b--", Err(FormError::Duplicate)),
+        ("behind a file", file("x") + &part(MODEL, "forbidden") + "--b--", Err(FormError::Duplicate)),
+        ("behind an empty one", file("") + &part(MODEL, "forbidden"), Err(FormError::Duplicate)),
+        ("its value not there", format!("{}--b\r\n{MODEL}\r\n\r\n", file("x")), Err(FormError::Duplicate)),
+        (
+            "behind a part without a value",
+            format!("--b\r\nX: y\r\n\r\n{}", part(MODEL, "f")),
+            Err(FormError::Duplicate),
+        ),
+        ("behind a part without a head", format!("--b\r\n\r\nz\r\n{}", part(MODEL, "f")), Err(FormError::Duplicate)),
+        ("behind blanks", file("x") + &part(MODEL, "f").replace("--b\r", "--b \t\r"), Err(FormError::Duplicate)),
+        ("only in a value", file(&format!("{MODEL}\r\n\r\nx")) + "--b--", ok),
+        ("behind the end", format!("--b--\r\n{}", part(MODEL, "f")), ok),
+        ("as a file", part(&format!("{MODEL}; filename=x"), "f"), Err(FormError::Model)),
+        ("folded", part("Content-Disposition: form-data;\r\n name=model", "f"), Err(FormError::Malformed)),
+        ("a longer boundary", file("x") + "--bc\r\n\r\n", Err(FormError::Malformed)),
+    ] {
+        assert_eq!(watch_every_way((first.clone() + &rest).as_bytes(), first.len() + 3), told, "{name}");
+    }
+    // A form whose model was not found yet is watched from its start.
+    assert_eq!(watch(first.as_bytes(), 0, &[]), Err(FormError::Duplicate));
+}
+
+#[test]
+fn what_is_kept_of_a_watched_form_is_bounded() {
+    let first = part(MODEL, "allowed");
+    for (name, rest, told) in [
+        ("a large file", part("X: y", &"\r\n--".repeat(100_000)) + &part(MODEL, "f"), Err(FormError::Duplicate)),
+        ("an endless head", format!("--b\r\nX: {}", "y".repeat(100_000)), Err(FormError::Malformed)),
+        ("endless blanks", format!("--b{}", " ".repeat(100_000)), Err(FormError::Malformed)),
+        ("the longest head", part(&format!("X: {}", "y".repeat(PART_HEAD_BYTES_MAX - 5)), "z") + "--b--", Ok(())),
+        ("one byte more", part(&format!("X: {}", "y".repeat(PART_HEAD_BYTES_MAX - 4)), "z"), Err(FormError::Malformed)),
+    ] {
+        let body = first.clone() + &rest;
+        for size in [5, 1000, usize::MAX] {
+            let cuts: Vec<usize> =
+                (1..).map_while(|n| size.checked_mul(n)).take_while(|cut| *cut < body.len()).collect();
+            assert_eq!(watch(body.as_bytes(), first.len() + 3, &cuts), told, "{name}, pieces of {size}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_watched_form_is_read_as_a_held_one(tokens in prop::collection::vec(prop::sample::select(vec![
+        "--b", "--b\r\n", "\r\n--b\r\n", "\r\n", "\r\n\r\n", "--", MODEL, "x", " ", "\n", "\r", "X: y",
+    ]), 0..20)) {
+        let first = part(MODEL, "m");
+        let body = first.clone() + "--b" + &tokens.concat();
+        let watched = watch_every_way(body.as_bytes(), first.len() + 3);
+        let held = Finder::new(b"b").find(body.as_bytes()).map(drop);
+        prop_assert!(held.is_ok() || watched.is_err(), "{:?} passes", held);
+        // The watch need not wait for the end of a value.
+        prop_assert!(watched == held || watched == Err(FormError::Duplicate), "{:?} {:?}", watched, held);
+    }
+
     #[test]
     fn any_bytes_are_searched_without_panic(tokens in prop::collection::vec(prop::sample::select(vec![
         "--b", "\r\n", "\r\n\r\n", "--", MODEL, "x", " ", "\"", ";", "=", "\n", "Content-Disposition:", "name=model", "\u{fffd}",
