@@ -353,6 +353,17 @@ pub fn query_model(query: &str) -> Result<Option<Cow<'_, str>>, ScanError> {
     Ok(model)
 }
 
+/// The model of a request that may name it in its body and in its query.
+///
+/// # Errors
+/// [`ScanError::Duplicate`] if the two differ: the provider may go by the other one.
+pub fn one_model<'a>(body: Option<&'a str>, query: Option<&'a str>) -> Result<Option<&'a str>, ScanError> {
+    match (body, query) {
+        (Some(body), Some(query)) if body != query => Err(ScanError::Duplicate("model")),
+        _ => Ok(body.or(query)),
+    }
+}
+
 /// The query with `name` as the value of its `model`, every other byte as it came.
 pub fn rename_in_query(query: &str, name: &str) -> String {
     let mut renamed = String::with_capacity(query.len() + name.len());

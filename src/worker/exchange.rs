@@ -175,7 +175,8 @@ impl<'a> Scene<'a> {
             None => None,
         };
         let named = scan.as_ref().and_then(|scan| scan.model.as_ref()).map(|model| &*model.name);
-        let named = named.or(form_model.as_ref().map(|(name, _)| name.as_str())).or(query_model.as_deref());
+        let named = named.or(form_model.as_ref().map(|(name, _)| name.as_str()));
+        let named = request::one_model(named, query_model.as_deref()).map_err(Reject::from)?;
         let config = worker.config();
         let Some(model) = worker.shared.table.find(config, named) else {
             return Err(unrouted(named).into());

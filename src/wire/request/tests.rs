@@ -173,6 +173,21 @@ fn the_query_may_name_the_model() {
     }
 }
 
+#[test]
+fn a_body_and_a_query_must_name_the_same_model() {
+    for (body, query, expected) in [
+        (None, None, Ok(None)),
+        (Some("a"), None, Ok(Some("a"))),
+        (None, Some("a"), Ok(Some("a"))),
+        (Some("a"), Some("a"), Ok(Some("a"))),
+        (Some("a"), Some("b"), Err(ScanError::Duplicate("model"))),
+        (Some("a"), Some("A"), Err(ScanError::Duplicate("model"))),
+        (Some("a"), Some(""), Err(ScanError::Duplicate("model"))),
+    ] {
+        assert_eq!(one_model(body, query), expected, "{body:?} {query:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_scanned_without_panic(body in prop::collection::vec(any::<u8>(), 0..60), cut in 0..70usize) {
