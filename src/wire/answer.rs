@@ -50,6 +50,8 @@ pub struct AnswerScan {
     field: Field,
     usage: Value,
     error: Value,
+    id: Value,
+    status: Value,
     /// Start of the value of a field that holds an answer.
     start: Value,
     answered: bool,
@@ -79,6 +81,8 @@ enum Field {
     Error,
     /// One of those that hold the answer itself.
     Answer,
+    Id,
+    Status,
     Other,
 }
 
@@ -103,6 +107,8 @@ impl Key {
         match self.bytes.get(..self.len) {
             Some(b"usage") => Field::Usage,
             Some(b"error") => Field::Error,
+            Some(b"id") => Field::Id,
+            Some(b"status") => Field::Status,
             Some(b"choices" | b"output" | b"content" | b"data") => Field::Answer,
             _ => Field::Other,
         }
@@ -127,6 +133,11 @@ impl Value {
         }
     }
 
+    /// True if it is something, as far as it was kept: not null, not empty.
+    fn holds(&self) -> bool {
+        self.too_long || !matches!(&self.bytes[..], b"" | b"null" | b"[]" | b"{}" | b"\"\"")
+    }
+
     fn json(&self) -> Option<&str> {
         (self.whole && !self.too_long).then(|| std::str::from_utf8(&self.bytes).ok())?.map(str::trim)
     }
@@ -146,6 +157,8 @@ impl AnswerScan {
             field: Field::Other,
             usage: Value::default(),
             error: Value::default(),
+            id: Value::default(),
+            status: Value::default(),
             start: Value::default(),
             answered: false,
         }
@@ -209,8 +222,10 @@ impl AnswerScan {
     /// The end of the body.
     pub fn finish(mut self) -> Answer {
         if self.field == Field::Answer {
-            self.answered |= self.holds_answer();
+            self.answered |= self.start.holds();
         }
+        // A response that failed is an answer of its own that can be asked for again by its id.
+        self.answered |= self.id.holds() && self.status.bytes == b"\"failed\"";
         let usage = self.usage.json().and_then(Usage::read);
         let error = self.error.json().filter(|_| !self.answered).and_then(|json| {
             let raw = serde_json::from_str::<&RawValue>(json).ok()?;
@@ -306,14 +321,14 @@ impl AnswerScan {
             value.whole = true;
         }
         if self.field == Field::Answer {
-            self.answered |= self.holds_answer();
+            self.answered |= self.start.holds();
         }
         self.field = Field::Other;
     }
 
     fn keep(&mut self, bytes: &[u8]) {
         match (self.field, self.value()) {
-            (Field::Answer, Some((start, bytes_max))) => {
+            (Field::Answer | Field::Id | Field::Status, Some((start, bytes_max))) => {
                 let mut black = bytes.iter().filter(|byte| !byte.is_ascii_whitespace());
                 while !start.too_long
                     && let Some(&byte) = black.next()
@@ -333,12 +348,10 @@ impl AnswerScan {
             Field::Error => Some((&mut self.error, VALUE_BYTES_MAX)),
             // Enough to tell null and the empty ones from all others.
             Field::Answer => Some((&mut self.start, 4)),
+            Field::Id => Some((&mut self.id, 4)),
+            Field::Status => Some((&mut self.status, 8)),
             Field::Other => None,
         }
-    }
-
-    fn holds_answer(&self) -> bool {
-        self.start.too_long || !matches!(&self.start.bytes[..], b"" | b"null" | b"[]" | b"{}" | b"\"\"")
     }
 }
 

@@ -3,6 +3,8 @@
 //! It decides what commits an answer, what counts as a token, what ends a stream, and how the many shapes of usage
 //! and errors read. It does not hold text, and it does not translate between dialects.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -176,6 +178,17 @@ impl Api {
     }
 }
 
+/// True if a success on `path` (without its query) is a freshly generated answer, in which an `error` in place of the
+/// content tells of a failure. Elsewhere an `error` may be part of a healthy answer: why a batch or a fine-tuning job
+/// failed, or a stored response.
+pub fn judges_answer(method: &str, path: &str) -> bool {
+    method == "POST"
+        && matches!(
+            path.strip_prefix("/v1/"),
+            Some("chat/completions" | "completions" | "embeddings" | "responses" | "messages" | "rerank")
+        )
+}
+
 /// A failure that a provider told of in a body or an event. Texts are bounded: 128 bytes, the message 1 KiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamFault {
@@ -266,9 +279,15 @@ fn status_of_label(label: &str, overloaded: u16) -> Option<u16> {
     parts.into_iter().find(|(words, _)| words.iter().any(|word| label.contains(word))).map(|(_, status)| status)
 }
 
-/// True if the value of an `error` field tells of a failure: not null, false, zero or empty.
+/// True if the value of an `error` field tells of a failure: not null, false, zero or empty, nor an object whose members
+/// are all null or empty.
 pub(super) fn is_fault(raw: Option<&RawValue>) -> bool {
-    raw.is_some_and(|raw| present(raw.get()) && !matches!(raw.get(), "false" | "0"))
+    let Some(raw) = raw else { return false };
+    if !present(raw.get()) || matches!(raw.get(), "false" | "0") {
+        return false;
+    }
+    let members = serde_json::from_str::<HashMap<String, &RawValue>>(raw.get());
+    members.map_or(true, |members| members.values().any(|member| present(member.get())))
 }
 
 #[cfg(test)]

@@ -98,6 +98,16 @@ fn an_error_counts_unless_there_is_an_answer() {
         ("content", Dialect::Anthropic, r#"{"content":[{"type":"text","text":""}],"error":{"type":"x"}}"#, None),
         ("null", Dialect::OpenAi, r#"{"error":null,"output":[]}"#, None),
         ("false", Dialect::OpenAi, r#"{"error":false}"#, None),
+        ("all null", Dialect::OpenAi, r#"{"id":"x","error":{"code":null,"message":null,"param":null}}"#, None),
+        (
+            "a failed response",
+            Dialect::OpenAi,
+            r#"{"id":"resp_1","status": "failed","error":{"code":"server_error","message":"m"},"output":[]}"#,
+            None,
+        ),
+        ("failed without an id", Dialect::OpenAi, r#"{"id":null,"status":"failed","error":{"code":503}}"#, Some(503)),
+        ("another status", Dialect::OpenAi, r#"{"id":"x","status":"failed!","error":{"code":503}}"#, Some(503)),
+        ("a number as status", Dialect::OpenAi, r#"{"status":503,"id":"x","error":"m"}"#, Some(502)),
         ("deeper", Dialect::OpenAi, r#"{"a":[{"error":{"code":503}}]}"#, None),
     ] {
         let answer = read(dialect, body.as_bytes());

@@ -137,3 +137,48 @@ fn a_path_decides_its_api() {
         assert_eq!(Api::of_path(path), api, "{path}");
     }
 }
+
+#[test]
+fn only_fresh_answers_are_judged_by_their_error() {
+    for (method, path, judges) in [
+        ("POST", "/v1/chat/completions", true),
+        ("POST", "/v1/completions", true),
+        ("POST", "/v1/embeddings", true),
+        ("POST", "/v1/responses", true),
+        ("POST", "/v1/messages", true),
+        ("POST", "/v1/rerank", true),
+        ("GET", "/v1/chat/completions", false),
+        ("GET", "/v1/responses/resp_1", false),
+        ("POST", "/v1/responses/resp_1/cancel", false),
+        ("POST", "/v1/messages/batches", false),
+        ("POST", "/v1/batches", false),
+        ("GET", "/v1/fine_tuning/jobs/ftjob-1", false),
+        ("POST", "/v1/files", false),
+        ("POST", "/chat/completions", false),
+    ] {
+        assert_eq!(judges_answer(method, path), judges, "{method} {path}");
+    }
+}
+
+#[test]
+fn an_error_that_says_nothing_is_none() {
+    for (json, fault) in [
+        ("null", false),
+        ("false", false),
+        ("0", false),
+        (r#""""#, false),
+        ("{}", false),
+        (r#"{"code":null,"message":null,"param":null}"#, false),
+        (r#"{ "code" : null , "message" : "", "details":[ ], "inner":{} }"#, false),
+        (r#"{"code":null,"message":"m"}"#, true),
+        (r#"{"code":0}"#, true),
+        (r#"{"\ud83d":1}"#, true),
+        (r#""m""#, true),
+        ("[1]", true),
+        ("true", true),
+    ] {
+        let raw: &RawValue = serde_json::from_str(json).unwrap();
+        assert_eq!(is_fault(Some(raw)), fault, "{json}");
+    }
+    assert!(!is_fault(None));
+}
