@@ -186,6 +186,54 @@ fn a_query_can_name_the_model() {
 }
 
 #[test]
+fn a_model_that_a_key_may_not_use_does_not_reach_the_provider_behind_one_that_it_may() {
+    let origin = Origin::start();
+    let key = "[[keys]]\nname = \"test\"\nsecret = { env = \"RINGWAY_TEST_KEY\" }\nmodels = [\"allowed\"]";
+    let models = ["allowed", "forbidden"]
+        .map(|name| format!("[[models]]\nname = \"{name}\"\nroute = [{{ provider = \"mock\" }}]\n"));
+    let gateway = Gateway::start(&Config::new(&[origin.url()]).keys(key).models(&models.concat()));
+    let text = ("content-type", "text/plain");
+    let json = ("content-type", "application/json");
+    let form = ("content-type", "multipart/form-data; boundary=b");
+    let body = |model: &str| format!("{{\"model\":\"{model}\"}}");
+    let part =
+        |model: &str| format!("--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--b--\r\n");
+    let files = "/v1/audio/transcriptions?model=allowed";
+    let chat = "/v1/chat/completions?model=allowed";
+    for (name, path, types, body, status, code) in [
+        ("as plain text", PATH, &[text][..], body("forbidden"), 403, "model_not_allowed"),
+        ("as plain text with a query", chat, &[text], body("forbidden"), 400, "duplicate_field"),
+        ("on an escaped path", "/v1/%63hat/completions", &[text], body("forbidden"), 403, "model_not_allowed"),
+        ("in the body", chat, &[json], body("forbidden"), 400, "duplicate_field"),
+        ("in a form", files, &[form], part("forbidden"), 400, "duplicate_field"),
+        ("in a form's clothes", chat, &[form], body("forbidden"), 400, "model_missing"),
+        ("under two types", chat, &[text, json], body("allowed"), 400, "malformed_request"),
+    ] {
+        let headers = [&JSON[..1], types].concat();
+        let response = gateway.connect().request("POST", path, &headers, body.as_bytes());
+        let told = response.json()["error"].clone();
+        assert_eq!((response.head.status, told["code"].as_str()), (status, Some(code)), "{name}: {told}");
+        if status == 400 && code != "malformed_request" {
+            assert_eq!(told["param"], "model", "{name}");
+        }
+    }
+    assert!(origin.is_left_alone(), "none of these may reach the provider");
+
+    // Said twice but alike, or as text, the model that is allowed passes.
+    for (path, types, body) in
+        [(chat, json, body("allowed")), (PATH, text, body("allowed")), (files, form, part("allowed"))]
+    {
+        let mut client = gateway.connect();
+        client.send_request("POST", path, &[JSON[0], types], body.as_bytes());
+        let mut peer = origin.accept();
+        let seen = peer.request();
+        assert_eq!((seen.text(), seen.get("content-type")), (body, Some(types.1)), "{path}");
+        peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}");
+        assert_eq!(client.response("POST").head.status, 200, "{path}");
+    }
+}
+
+#[test]
 fn an_upload_in_chunks_is_framed_anew_and_keeps_its_trailers() {
     let origin = Origin::start();
     let gateway = gateway(&origin);

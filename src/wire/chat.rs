@@ -178,6 +178,42 @@ impl Api {
     }
 }
 
+/// True if a body sent to `path` (without its query) is JSON whatever its Content-Type says, so that its model can be
+/// read: the APIs that generate from JSON and what lies below them. However a provider would find the path spelled
+/// (escapes, case, repeated slashes), it counts as the plain one.
+pub fn takes_json(path: &str) -> bool {
+    const APIS: [&str; 9] = [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/rerank",
+        "/v1/moderations",
+        "/v1/images/generations",
+        "/v1/audio/speech",
+    ];
+    let path = plain_path(path);
+    let below = |api: &str| path.strip_prefix(api).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    APIS.into_iter().any(below)
+}
+
+/// `path` with escapes undone, slashes joined and letters small.
+fn plain_path(path: &str) -> String {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digit = |at: usize| char::from(*behind.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let escaped = if *first == b'%' { digit(0).zip(digit(1)) } else { None };
+        let (byte, taken) = escaped.map_or((*first, 1), |(high, low)| (high << 4 | low, 3));
+        if byte != b'/' || plain.last() != Some(&b'/') {
+            plain.push(byte.to_ascii_lowercase());
+        }
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
 /// True if a success on `path` (without its query) is a freshly generated answer, in which an `error` in place of the
 /// content tells of a failure. Elsewhere an `error` may be part of a healthy answer: why a batch or a fine-tuning job
 /// failed, or a stored response.

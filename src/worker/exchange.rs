@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::body::Body;
 use super::connection::After;
-use super::intake::{Intake, new_request_id};
+use super::intake::{Intake, Media, new_request_id};
 use super::state::Worker;
 use super::{attempt, models, relay};
 use crate::base::Dialect;
@@ -18,6 +18,7 @@ use crate::routing::Plan;
 use crate::telemetry::{Exchange, State};
 use crate::upstream::http1::AnswerHead;
 use crate::wire;
+use crate::wire::chat::takes_json;
 use crate::wire::http1::{Framing, HeadScan, end_head, write_content_length, write_header, write_status_line};
 use crate::wire::request::{self, Scan};
 
@@ -175,6 +176,11 @@ impl<'a> Scene<'a> {
             None => None,
         };
         let named = scan.as_ref().and_then(|scan| scan.model.as_ref()).map(|model| &*model.name);
+        if matches!(intake.media, Media::Multipart(_)) && form_model.is_none() && takes_json(&intake.path) {
+            // What is no form of a model may well be JSON in a form's clothes, which nobody has read.
+            let text = "A form sent to this path must name its model in a field of its own.";
+            return Err(Reject::client(400, "model_missing", text).with_param("model").into());
+        }
         let named = named.or(form_model.as_ref().map(|(name, _)| name.as_str()));
         let named = request::one_model(named, query_model.as_deref()).map_err(Reject::from)?;
         let config = worker.config();
@@ -207,7 +213,7 @@ impl<'a> Scene<'a> {
             Body::Held(bytes) => bytes,
             Body::Streamed { .. } => return Ok(None),
         };
-        if bytes.is_empty() || self.intake.media != super::intake::Media::Json {
+        if bytes.is_empty() || self.intake.media != Media::Json {
             return Ok(None);
         }
         Ok(Some(request::scan(bytes).map_err(Reject::from)?.into_owned()))

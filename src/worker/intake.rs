@@ -4,7 +4,7 @@ use crate::admission::bearer;
 use crate::base::reject::Reject;
 use crate::base::{Dialect, KeyId};
 use crate::upstream::http1::is_request_field_passed;
-use crate::wire::chat::Api;
+use crate::wire::chat::{Api, takes_json};
 use crate::wire::http1::{Form, Framing, Known, RequestHead, Version};
 use crate::wire::multipart;
 
@@ -75,14 +75,7 @@ impl Intake {
         fields.copy_to(&mut passed, |field| {
             is_request_field_passed(field) && !fields.connection_names(field.name.as_bytes())
         });
-        let media = match fields.get(Known::ContentType) {
-            None => Media::Json,
-            Some(value) => read_media(value),
-        };
-        let refusal = match head.target.form {
-            Form::Origin | Form::Absolute => None,
-            _ => Some(Reject::client(405, "method_not_allowed", "This method is not served here.")),
-        };
+        let media = read_media(head.target.path, fields.get(Known::ContentType));
         Intake {
             head_len: head.len,
             method: head.method.into(),
@@ -100,7 +93,7 @@ impl Intake {
             caller: worker.shared.keys.authenticate(credential, open),
             anthropic_client: fields.get_named(b"anthropic-version").is_some(),
             fields: passed,
-            refusal,
+            refusal: refusal(head),
         }
     }
 
@@ -110,13 +103,28 @@ impl Intake {
     }
 }
 
-fn read_media(value: &[u8]) -> Media {
+/// What makes a request unservable whoever sends it.
+fn refusal(head: &RequestHead<'_, '_>) -> Option<Reject> {
+    if !matches!(head.target.form, Form::Origin | Form::Absolute) {
+        return Some(Reject::client(405, "method_not_allowed", "This method is not served here."));
+    }
+    // We would go by one of the lines and a provider perhaps by the other.
+    let once = [Known::ContentType, Known::Authorization, Known::XApiKey];
+    let repeated = once.into_iter().find(|known| head.fields.is_repeated(*known))?;
+    let text = format!("The request has more than one {} header; it is not clear which one counts.", repeated.as_str());
+    Some(Reject::client(400, "malformed_request", text))
+}
+
+/// What the body of a request for `path` is. To an API of JSON all but a form is JSON: many providers parse it
+/// without a look at its type, so its model must be read.
+fn read_media(path: &str, content_type: Option<&[u8]>) -> Media {
+    let Some(value) = content_type else { return Media::Json };
     if let Some(boundary) = multipart::boundary(value) {
         return Media::Multipart(boundary.to_vec());
     }
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let is_json = essence.eq_ignore_ascii_case(b"application/json") || essence.to_ascii_lowercase().ends_with(b"+json");
-    if is_json { Media::Json } else { Media::Other }
+    if is_json || takes_json(path) { Media::Json } else { Media::Other }
 }
 
 /// The client's own id if it is short and plain, else a new one.
@@ -139,4 +147,62 @@ pub fn new_request_id(worker: &Worker) -> String {
         id.push(char::from(HEX[usize::from(byte & 15)]));
     }
     id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::http1::{HeadLimits, HeadSpace, parse_request};
+
+    #[test]
+    fn a_body_for_an_api_of_json_is_read_whatever_its_type_says() {
+        let form = || Media::Multipart(b"b".to_vec());
+        for (path, content_type, media) in [
+            ("/v1/chat/completions", None, Media::Json),
+            ("/v1/chat/completions", Some("application/json; charset=utf-8"), Media::Json),
+            ("/v1/chat/completions", Some("text/plain"), Media::Json),
+            ("/v1/chat/completions", Some(""), Media::Json),
+            ("/v1/%63hat/completions", Some("application/x-www-form-urlencoded"), Media::Json),
+            ("/v1/messages", Some("multipart/form-data"), Media::Json),
+            ("/v1/messages", Some("multipart/form-data; boundary=b"), form()),
+            ("/v1/files", None, Media::Json),
+            ("/v1/files", Some("application/vnd.api+json"), Media::Json),
+            ("/v1/files", Some("application/octet-stream"), Media::Other),
+            ("/v1/files", Some("multipart/form-data; boundary=b"), form()),
+        ] {
+            assert_eq!(read_media(path, content_type.map(str::as_bytes)), media, "{path} {content_type:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_decides_comes_once() {
+        for (name, head, status) in [
+            (
+                "plain",
+                "POST /v1/x HTTP/1.1\r\nhost: x\r\nauthorization: Bearer a\r\nx-api-key: a\r\ncontent-type: a/b\r\n",
+                None,
+            ),
+            ("two of another name", "POST /v1/x HTTP/1.1\r\nhost: x\r\naccept: a\r\naccept: b\r\n", None),
+            ("absolute", "GET http://x/v1/x HTTP/1.1\r\nhost: x\r\n", None),
+            (
+                "two types",
+                "POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\nContent-Type: a/b\r\n",
+                Some(400),
+            ),
+            ("equal types", "POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-type: a/b\r\ncontent-type: a/b\r\n", Some(400)),
+            (
+                "two credentials",
+                "GET /v1/x HTTP/1.1\r\nhost: x\r\nauthorization: Bearer a\r\nauthorization: b\r\n",
+                Some(400),
+            ),
+            ("two keys", "GET /v1/x HTTP/1.1\r\nhost: x\r\nx-api-key: a\r\nx-api-key: b\r\n", Some(400)),
+            ("no path", "CONNECT x:1 HTTP/1.1\r\nhost: x\r\n", Some(405)),
+        ] {
+            let bytes = format!("{head}\r\n");
+            let mut space = HeadSpace::new();
+            let head = parse_request(bytes.as_bytes(), &HeadLimits::default(), &mut space);
+            let head = head.expect(name).expect(name);
+            assert_eq!(refusal(&head).map(|reject| reject.status), status, "{name}");
+        }
+    }
 }

@@ -139,6 +139,31 @@ fn a_path_decides_its_api() {
 }
 
 #[test]
+fn a_body_for_an_api_of_json_is_json_however_its_path_is_spelled() {
+    for (path, json) in [
+        ("/v1/chat/completions", true),
+        ("/v1/completions", true),
+        ("/v1/embeddings", true),
+        ("/v1/responses", true),
+        ("/v1/responses/resp_1/cancel", true),
+        ("/v1/messages/count_tokens", true),
+        ("/v1/chat/completions/", true),
+        ("/v1//chat/completions", true),
+        ("/v1/chat%2Fcompletions", true),
+        ("/v1/%63hat/complet%69ons", true),
+        ("/v1/Chat/Completions", true),
+        ("/v1/messagesx", false),
+        ("/v1/files", false),
+        ("/v1/audio/transcriptions", false),
+        ("/v1/%e", false),
+        ("/v1/chat%252fcompletions", false),
+        ("", false),
+    ] {
+        assert_eq!(takes_json(path), json, "{path}");
+    }
+}
+
+#[test]
 fn only_fresh_answers_are_judged_by_their_error() {
     for (method, path, judges) in [
         ("POST", "/v1/chat/completions", true),
