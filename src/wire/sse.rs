@@ -24,17 +24,6 @@ pub struct Frame<'a> {
     pub has_data: bool,
 }
 
-/// What the end of the stream cut off.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending<'a> {
-    /// Nothing: it fell between two events.
-    Boundary,
-    /// An event whose blank line never came. A client drops it; its fields are as they would have been.
-    Partial(Frame<'a>),
-    /// An event that was passing in pieces.
-    Passing,
-}
-
 /// What [`Framer::pass`] allows to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
@@ -151,23 +140,6 @@ impl Framer {
     /// True while an event passes in pieces.
     pub fn is_passing(&self) -> bool {
         self.pass.is_some()
-    }
-
-    /// What the end of the stream cut off; `rest` is the buffer in which [`next`](Framer::next) found no more frame.
-    pub fn finish<'a>(&mut self, rest: &'a [u8]) -> Ending<'a> {
-        if self.pass.take().is_some() {
-            return Ending::Passing;
-        }
-        let start = self.line.min(rest.len()).max(self.mark(rest));
-        let comment = rest.get(start) == Some(&b':');
-        if self.fields.is_empty() && (start == rest.len() || comment) {
-            self.reset();
-            return Ending::Boundary;
-        }
-        if start < rest.len() && rest[start..] != *b"\n" {
-            self.fields.read(rest, start, rest.len());
-        }
-        Ending::Partial(self.complete(rest))
     }
 
     /// Length of the byte order mark at the start of the buffer.

@@ -105,12 +105,6 @@ impl<'h, 'b> Fields<'h, 'b> {
         self.repeated & known.bit() != 0
     }
 
-    /// True if this line must not be passed on: hop-by-hop by its name, or nominated by `Connection`.
-    #[inline]
-    pub fn is_hop_by_hop(&self, field: &Field<'_>) -> bool {
-        field.known.is_hop_by_hop() || self.connection_names(field.name.as_bytes())
-    }
-
     /// True if a `Connection` field nominates this name (RFC 9110 §7.6.1).
     #[inline]
     pub fn connection_names(&self, name: &[u8]) -> bool {

@@ -162,8 +162,3 @@ fn either<const N: usize, const C: usize>(name: &[u8], candidates: [(&[u8; N], K
     }
     Known::Other
 }
-
-/// True for the names that [`Known::is_hop_by_hop`] holds for.
-pub fn is_hop_by_hop(name: &[u8]) -> bool {
-    Known::of(name).is_hop_by_hop()
-}

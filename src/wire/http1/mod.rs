@@ -31,7 +31,7 @@ pub use encode::{
     write_status_line,
 };
 pub use fields::{Field, Fields, HeadSpace, MAX_HEADERS, list_tokens};
-pub use known::{Known, is_hop_by_hop};
+pub use known::Known;
 pub use request::{METHOD_BYTES_MAX, RequestHead, parse_request};
 pub use response::{ResponseHead, parse_response};
 pub use target::{Form, Target};

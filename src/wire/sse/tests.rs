@@ -230,38 +230,6 @@ fn an_oversize_event_passes_whole_and_framing_goes_on_behind_it() {
 }
 
 #[test]
-fn the_end_tells_what_it_cut_off() {
-    let partial = |len, event, data: &'static [u8], has_data| {
-        Ending::Partial(Frame { len, event, data: Cow::Borrowed(data), has_data })
-    };
-    for (rest, expected) in [
-        ("", Ending::Boundary),
-        ("data: x\n\n", Ending::Boundary),
-        ("data: x\r\n\r", Ending::Boundary),
-        (": comm", Ending::Boundary),
-        ("\u{feff}", Ending::Boundary),
-        ("data: [DONE]", partial(12, b"", b"[DONE]", true)),
-        ("data: [DONE]\n", partial(13, b"", b"[DONE]", true)),
-        ("data: [DONE]\r", partial(13, b"", b"[DONE]", true)),
-        ("data: [DONE]\r\n", partial(14, b"", b"[DONE]", true)),
-        ("event: x\ndat", partial(12, b"x", b"", false)),
-        ("da", partial(2, b"", b"", false)),
-        ("\u{feff}data: x", partial(10, b"", b"x", true)),
-    ] {
-        let mut framer = Framer::new();
-        let mut at = 0;
-        while let Some(frame) = framer.next(&rest.as_bytes()[at..]) {
-            at += frame.len;
-        }
-        assert_eq!(framer.finish(&rest.as_bytes()[at..]), expected, "{rest:?}");
-    }
-    let mut framer = Framer::new();
-    assert_eq!(framer.next(b"data: long"), None);
-    framer.pass(b"data: long");
-    assert_eq!(framer.finish(b""), Ending::Passing);
-}
-
-#[test]
 fn a_written_event_reads_back() {
     for (name, data, bytes, read) in [
         (None, "{}", "data: {}\n\n", "{}"),
