@@ -23,6 +23,7 @@ use crate::upstream::{Connection, ErrorKind, Outstanding, Phase, UpstreamError};
 use crate::wire::answer::AnswerScan;
 use crate::wire::chat::UpstreamFault;
 use crate::wire::http1::{Decoder, Framing, begin_chunk, end_chunk, last_chunk};
+use crate::wire::multipart::Watch;
 use crate::wire::request::{self, Patches};
 
 /// A request up to this size goes out in one write, head and body; a larger one in pieces of this size.
@@ -268,13 +269,13 @@ async fn send(
     let renamed = sender.write_head(call, candidate)?;
     match &mut call.body {
         body @ (Body::Here(_) | Body::Held(_)) => sender.send_whole(body, &renamed).await,
-        Body::Streamed { decoder, ahead, .. } => {
+        Body::Streamed { decoder, ahead, watch, .. } => {
             let Renamed { mut out, patches } = renamed;
             let mut first = std::mem::take(ahead);
             if let Some(patches) = patches {
                 first = patches.pieces(&first).collect::<Vec<_>>().concat();
             }
-            sender.send_stream(&mut out, first, decoder).await
+            sender.send_stream(&mut out, first, decoder, watch).await
         }
     }
 }
@@ -358,11 +359,21 @@ impl Sender<'_, '_> {
     }
 
     /// Sends the head, what has come of the body, and the rest as it comes.
-    async fn send_stream(&mut self, out: &mut Vec<u8>, first: Vec<u8>, decoder: &mut Decoder) -> Result<bool, Failed> {
+    async fn send_stream(
+        &mut self,
+        out: &mut Vec<u8>,
+        first: Vec<u8>,
+        decoder: &mut Decoder,
+        watch: &mut Option<Box<Watch>>,
+    ) -> Result<bool, Failed> {
         let chunked = decoder.remaining().is_none();
         let mut piece = first;
         loop {
+            let looked_at = piece.len();
             let done = self.scene.decode(decoder, &mut piece)?;
+            if let Some(watch) = watch {
+                watch.push(&piece[looked_at..]).map_err(|error| Stop::from(Reject::from(error)))?;
+            }
             if !chunked {
                 out.append(&mut piece);
             } else if !piece.is_empty() {

@@ -9,7 +9,7 @@ use crate::base::reject::Reject;
 use crate::listener::http1::Interrupt;
 use crate::telemetry::State;
 use crate::wire::http1::{Decoder, Framing};
-use crate::wire::multipart::{Finder, Found};
+use crate::wire::multipart::{Finder, FormError, Found, Watch};
 
 /// Room made for a body that was only announced; beyond it, room is made as the body comes.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
@@ -31,6 +31,8 @@ pub enum Body {
         ahead: Vec<u8>,
         /// Its whole length, where that was announced.
         length: Option<u64>,
+        /// Looks at the rest of a form whose model was found.
+        watch: Option<Box<Watch>>,
     },
 }
 
@@ -88,10 +90,18 @@ impl Scene<'_> {
                     let model = match found {
                         Found::Model { name, range } => Some((name.to_owned(), range)),
                         Found::NeedMore if !done => None,
-                        _ => return Ok((streamed(decoder, ahead, length), None)),
+                        // A form that never ends: a lenient provider may still read a model in it.
+                        Found::NeedMore => return Err(Reject::from(FormError::Malformed).into()),
+                        Found::Absent => return Ok((streamed(decoder, ahead, length), None)),
                     };
                     if model.is_some() {
-                        return Ok((streamed(decoder, ahead, length), model));
+                        // A second model may still follow, and the provider might take that one.
+                        let watch = finder.watch(&ahead).map_err(Reject::from)?;
+                        let mut body = streamed(decoder, ahead, length);
+                        if let Body::Streamed { watch: place, .. } = &mut body {
+                            *place = Some(Box::new(watch));
+                        }
+                        return Ok((body, model));
                     }
                     // The model may stand behind the files, so they are held up to the bound.
                     if ahead.len() > body_bytes_max {
@@ -175,7 +185,7 @@ fn announced(framing: Framing) -> Option<u64> {
 }
 
 fn streamed(decoder: Decoder, ahead: Vec<u8>, length: Option<u64>) -> Body {
-    if decoder.is_done() { Body::Held(ahead) } else { Body::Streamed { decoder, ahead, length } }
+    if decoder.is_done() { Body::Held(ahead) } else { Body::Streamed { decoder, ahead, length, watch: None } }
 }
 
 fn too_large(max: usize) -> Reject {

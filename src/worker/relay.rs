@@ -84,7 +84,8 @@ impl Relay<'_, '_> {
         if let Some(usage) = answer.usage {
             self.scene.record.tokens = tokens(usage);
         }
-        match answer.error {
+        let judged = wire::chat::judges_answer(&self.scene.intake.method, &self.scene.intake.path);
+        match answer.error.filter(|_| judged) {
             Some(fault) => Err(faulted(fault)),
             None => Ok(()),
         }
