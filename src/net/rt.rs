@@ -145,14 +145,14 @@ thread_local! {
     static LATER: RefCell<(Vec<Waker>, Option<Waker>)> = const { RefCell::new((Vec::new(), None)) };
 }
 
-/// Wakes `waker` behind everything that is ready now.
+/// Wakes `waker` after the event loop has looked at its timers and sockets.
 ///
-/// A task that woke itself would run again before all others (the runtime puts it in front), so another task,
-/// [`wake_those_who_wait`], does it.
+/// A task that woke itself would run again before all others (the runtime puts it in front), and while any task
+/// is ready the loop neither fires timers nor, on a ring, takes completions. So [`wake_those_who_wait`] wakes it
+/// off a timer, the shortest there is.
 pub fn wake_later(waker: &Waker) {
     LATER.with_borrow_mut(|(waiting, by)| {
         waiting.push(waker.clone());
-        // Not running yet, or just running: then it looks again before it sleeps.
         if let Some(by) = by.take() {
             by.wake();
         }
@@ -161,15 +161,21 @@ pub fn wake_later(waker: &Waker) {
 
 /// Serves [`wake_later`], for ever. Every event loop runs one.
 pub async fn wake_those_who_wait() {
-    poll_fn(|cx| {
-        let waiting = LATER.with_borrow_mut(|(waiting, by)| {
-            *by = Some(cx.waker().clone());
-            std::mem::take(waiting)
-        });
+    loop {
+        poll_fn(|cx| {
+            LATER.with_borrow_mut(|(waiting, by)| match waiting.is_empty() {
+                true => {
+                    *by = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                false => Poll::Ready(()),
+            })
+        })
+        .await;
+        monoio::time::sleep(Duration::from_millis(1)).await;
+        let waiting = LATER.with_borrow_mut(|(waiting, _)| std::mem::take(waiting));
         waiting.into_iter().for_each(Waker::wake);
-        Poll::<()>::Pending
-    })
-    .await;
+    }
 }
 
 /// A future whose panic ends it and nothing else.

@@ -180,8 +180,9 @@ impl Input {
         if !self.reader.busy {
             self.reader.start(self.buffers.take(), self.session.is_none() && self.cancelable);
         }
-        if let Poll::Ready(done) = self.reader.poll(cx) {
-            self.reader.keep(done);
+        match self.reader.poll(cx) {
+            Poll::Ready(done) => self.reader.keep(done),
+            Poll::Pending => self.at_once = 0,
         }
     }
 
@@ -237,20 +238,19 @@ impl Input {
         if self.eof {
             return Poll::Ready(Ok(false));
         }
-        let started = !self.reader.busy;
-        if started && self.at_once >= AT_ONCE_MAX {
+        if self.at_once >= AT_ONCE_MAX {
             self.at_once = 0;
             rt::wake_later(cx.waker());
             return Poll::Pending;
         }
-        if started {
+        if !self.reader.busy {
             self.reader.start(self.buffers.take(), self.session.is_none() && self.cancelable);
         }
         let Poll::Ready((result, buffer)) = self.reader.poll(cx) else {
             self.at_once = 0;
             return Poll::Pending;
         };
-        self.at_once += u32::from(started);
+        self.at_once += 1;
         let n = match result {
             Ok(n) => n,
             Err(error) => {

@@ -7,7 +7,7 @@
 use crate::base::Dialect;
 use crate::wire;
 use crate::wire::answer::AnswerScan;
-use crate::wire::chat::{Kind, UpstreamFault, Usage};
+use crate::wire::chat::{Api, Kind, UpstreamFault, Usage};
 use crate::wire::sse::Framer;
 
 /// Capacity that a buffer of one stream may keep unused between two reads, in bytes.
@@ -35,7 +35,9 @@ pub struct Events {
     known: bool,
     /// True if content was seen that we cannot read.
     unknown: bool,
-    /// True if the last event passed in pieces: it may have been the one that ends the stream.
+    /// True if the event that ends the stream may be a long one: it repeats the whole answer.
+    long_end: bool,
+    /// True if the last event passed in pieces and may have been the one that ends the stream.
     unread: bool,
     /// The failure that the stream itself told of.
     pub fault: Option<UpstreamFault>,
@@ -49,7 +51,8 @@ pub struct Events {
 
 impl Events {
     /// A stream of `dialect` of which nothing has come.
-    pub fn new(dialect: Dialect, strip_usage: bool, event_bytes_max: usize, hold_bytes_max: usize) -> Events {
+    pub fn new(dialect: Dialect, api: Api, strip_usage: bool, event_bytes_max: usize, hold_bytes_max: usize) -> Events {
+        let long_end = dialect == Dialect::OpenAi && matches!(api, Api::Responses | Api::Other);
         Events {
             dialect,
             framer: Framer::new(),
@@ -62,6 +65,7 @@ impl Events {
             finished: false,
             known: false,
             unknown: false,
+            long_end,
             unread: false,
             fault: None,
             usage: Usage::default(),
@@ -118,7 +122,7 @@ impl Events {
                 self.contents += u64::from(!self.framer.is_passing());
                 let passed = self.framer.pass(rest);
                 self.committed = true;
-                self.unread = true;
+                self.unread = self.long_end;
                 self.progress = true;
                 if self.fault.is_none() {
                     out.extend_from_slice(&rest[..passed.len]);

@@ -127,6 +127,7 @@ async fn once(
             scene.record.streamed = true;
             let events = Events::new(
                 scene.intake.dialect,
+                scene.intake.api,
                 strips_usage(scene, call, candidate),
                 limits.event_bytes_max,
                 limits.stream_bytes_max,
