@@ -94,6 +94,9 @@ fn dots_behind_an_encoded_slash_do_not_leave_the_prefix() {
 
 // --- uploads that the provider talks into ---
 
+/// A gateway that waits for the wrong thing says so before the test gives up.
+const SOON: &str = "[timers]\nfirst_token = \"5s\"";
+
 /// An upload of `length` bytes that has begun.
 fn begin_upload(gateway: &Gateway, length: usize) -> Client {
     let mut client = gateway.connect();
@@ -106,7 +109,7 @@ fn begin_upload(gateway: &Gateway, length: usize) -> Client {
 fn interim_answers_during_an_upload_are_not_the_answer() {
     const PIECES: usize = 10;
     let origin = Origin::start();
-    let gateway = Gateway::start(&Config::new(&[origin.url()]));
+    let gateway = Gateway::start(&Config::new(&[origin.url()]).and(SOON));
     for interim in
         ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\nx-n: 1\r\n\r\n"]
     {
@@ -158,7 +161,7 @@ impl Secure {
 
     fn gateway(&self) -> Gateway {
         let url = format!("https://{}/v1", self.listener.local_addr().expect("its address"));
-        Gateway::start(&Config::new(&[url]).endpoint(&format!("ca = \"{}\"", self.ca.display())))
+        Gateway::start(&Config::new(&[url]).endpoint(&format!("ca = \"{}\"", self.ca.display())).and(SOON))
     }
 
     /// The gateway's next connection, which must come.
@@ -366,19 +369,16 @@ fn small_requests_are_answered_while_endless_answers_pass() {
 
 #[test]
 fn a_flood_without_content_does_not_put_off_the_first_token() {
+    // Reports that the client has not asked for are taken out, so that nothing adds up to be let through.
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n";
-    let lifecycle = "data: {\"type\":\"response.in_progress\",\"response\":{\"id\":\"r\"}}\n\n";
-    for (name, path, event) in
-        [("usage", PATH, usage), ("lifecycle", "/v1/responses", lifecycle), ("comments", PATH, ": x\n\n")]
-    {
-        let provider = endless("text/event-stream", event.repeat(600).into_bytes());
-        for driver in ["deferred", "epoll"] {
-            let more = format!("[ring]\ndriver = \"{driver}\"\n[timers]\nfirst_token = \"300ms\"");
-            let gateway = Gateway::start(&Config::new(&[format!("http://{provider}/v1")]).and(&more));
-            eprintln!("a flood of {name} on {driver}");
-            let response = gateway.connect().request("POST", path, &JSON, &chat("m", true));
-            assert_eq!(response.head.status, 504, "{name}, {driver}: {}", response.text());
-        }
+    let provider = endless("text/event-stream", usage.repeat(600).into_bytes());
+    for driver in ["deferred", "epoll"] {
+        let more = format!("[ring]\ndriver = \"{driver}\"\n[timers]\nfirst_token = \"300ms\"");
+        let gateway = Gateway::start(&Config::new(&[format!("http://{provider}/v1")]).and(&more));
+        let mut client = gateway.connect();
+        client.send_request("POST", PATH, &JSON, &chat("m", true));
+        // The head alone: were it a 200, the body would have no end.
+        assert_eq!(client.head().status, 504, "{driver}");
     }
 }
 
