@@ -160,8 +160,7 @@ impl Finder {
             match self.part(body)? {
                 Part::Unfinished => break false,
                 Part::End => break true,
-                Part::Model(range) if self.model.is_none() => self.model = Some(range),
-                Part::Model(_) => return Err(FormError::Duplicate),
+                Part::Model(range) => self.model = Some(range),
                 Part::Other => {}
             }
         };
@@ -210,6 +209,8 @@ impl Finder {
         let (is_model, value) = match part_head(body.get(self.at..).unwrap_or_default())? {
             PartHead::Unfinished => return Ok(Part::Unfinished),
             PartHead::Last => return Ok(Part::End),
+            // Told by its head alone, as the watch does: its value may never come.
+            PartHead::Whole { is_model: true, .. } if self.model.is_some() => return Err(FormError::Duplicate),
             PartHead::Whole { is_model, len } => (is_model, self.at + len),
         };
         // An empty value shares its line end with the head.
