@@ -123,26 +123,23 @@ impl Client {
     /// # Errors
     /// What came first; a write that fails means that the client is gone.
     pub async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Interrupt> {
-        self.write_watched(bytes, false).await
-    }
-
-    /// As [`Client::write`], eagerly: see [`Output::write`].
-    ///
-    /// # Errors
-    /// As [`Client::write`].
-    pub async fn write_eagerly(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Interrupt> {
-        self.write_watched(bytes, true).await
-    }
-
-    async fn write_watched(&mut self, bytes: Vec<u8>, eager: bool) -> Result<Vec<u8>, Interrupt> {
         self.answering = true;
         let (output, mut watcher) = self.apart();
-        let mut write = pin!(output.write(bytes, eager));
+        let mut write = pin!(output.write(bytes));
         poll_fn(|cx| match write.as_mut().poll(cx) {
             Poll::Ready((result, bytes)) => Poll::Ready(result.map(|()| bytes).map_err(|_| Interrupt::ClientGone)),
             Poll::Pending => watcher.poll(cx).map(Err),
         })
         .await
+    }
+
+    /// Writes what the client takes of `bytes` at once; how many that were. See [`Output::write_now`].
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn write_now(&mut self, bytes: &[u8]) -> Result<usize, Interrupt> {
+        self.answering = true;
+        self.stream.output.write_now(bytes).map_err(|_| Interrupt::ClientGone)
     }
 
     /// Ready when the client has left or the timer has run out.

@@ -1,8 +1,12 @@
 //! Read buffers that go to the kernel and come back.
 //!
-//! Lives on: every worker, one each. A buffer is an ordinary `Vec` of [`READ_BYTES`]; what is pooled is the
-//! allocation. The kernel owns a buffer while a read is under way, so a connection holds one only then and
-//! while it has bytes to work on.
+//! Lives on: every worker, one each. A buffer is an ordinary `Vec` of [`READ_BYTES`] or [`LITTLE_BYTES`]; what is
+//! pooled is the allocation. The kernel owns a buffer while a read is under way, so a connection holds one only then
+//! and while it has bytes to work on.
+//!
+//! A stream waits for its next event with a little buffer: thousands of them, each with its first bytes in use, would
+//! otherwise be strewn over memory at strides that share few places in the caches. What is on its way out is built in
+//! a buffer from here as well and returned with the write, so that one that is still in the cache serves all streams.
 
 #![allow(unsafe_code)]
 
@@ -11,7 +15,10 @@ use std::cell::{Cell, RefCell};
 /// Capacity of a read buffer: one TLS record, or some fifty stream events.
 pub const READ_BYTES: usize = 16 * 1024;
 
-/// Buffers kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no memory behind.
+/// Capacity of a read that is expected to bring little: a few stream events.
+pub const LITTLE_BYTES: usize = 2 * 1024;
+
+/// Buffers of each size kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no memory behind.
 const KEPT_MAX: usize = 128;
 
 /// A worker that took so many buffers since the last look is busy, and would take what it gives back right again.
@@ -23,6 +30,7 @@ const WORTH_COLLECTING: usize = 64;
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: RefCell<Vec<Vec<u8>>>,
+    little: RefCell<Vec<Vec<u8>>>,
     freed: Cell<usize>,
     taken: Cell<usize>,
 }
@@ -34,12 +42,19 @@ impl Buffers {
         self.free.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
     }
 
+    /// An empty buffer of [`LITTLE_BYTES`] capacity.
+    pub fn take_little(&self) -> Vec<u8> {
+        self.taken.set(self.taken.get() + 1);
+        self.little.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(LITTLE_BYTES))
+    }
+
     /// Takes a buffer back. One that has grown or is of another size is freed.
     pub fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() != READ_BYTES {
-            return;
-        }
-        let mut free = self.free.borrow_mut();
+        let mut free = match buffer.capacity() {
+            READ_BYTES => self.free.borrow_mut(),
+            LITTLE_BYTES => self.little.borrow_mut(),
+            _ => return,
+        };
         if free.len() < KEPT_MAX {
             buffer.clear();
             free.push(buffer);
@@ -64,6 +79,7 @@ impl Buffers {
         if self.freed.replace(0) >= WORTH_COLLECTING {
             // A few kept buffers, strewn over the allocator's pages, would hold all of these.
             self.free.borrow_mut().clear();
+            self.little.borrow_mut().clear();
             // SAFETY: the function takes no memory of ours; it may be called at any time on any thread, and
             // does nothing to blocks that are in use, nor anything at all where another allocator is in place.
             unsafe { libmimalloc_sys::mi_collect(true) };
@@ -117,6 +133,15 @@ mod tests {
         assert_eq!(buffers.free.borrow().len(), KEPT_MAX);
         buffers.collect();
         assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn each_size_is_kept_by_itself() {
+        let buffers = Buffers::default();
+        buffers.give(buffers.take_little());
+        assert_eq!((buffers.free.borrow().len(), buffers.little.borrow().len()), (0, 1));
+        assert_eq!((buffers.take().capacity(), buffers.take_little().capacity()), (READ_BYTES, LITTLE_BYTES));
+        assert!(buffers.little.borrow().is_empty());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use monoio::io::{
 };
 use monoio::net::TcpStream;
 
-use super::buf::Buffers;
+use super::buf::{Buffers, LITTLE_BYTES};
 use super::rt;
 use super::socket::Socket;
 use super::tls::Session;
@@ -64,6 +64,8 @@ impl Stream {
                 failed: None,
                 at_once: 0,
                 cancelable: false,
+                events: false,
+                little: false,
                 buffers,
             },
             output: Output { half: write, session, socket: socket.clone() },
@@ -119,10 +121,20 @@ pub struct Input {
     at_once: u32,
     /// True if a read that waits long may have to be given up: a client's, between requests.
     cancelable: bool,
+    /// True if events are expected.
+    events: bool,
+    /// True if the next read is expected to bring little.
+    little: bool,
     buffers: Rc<Buffers>,
 }
 
 impl Input {
+    /// From now on events are expected, or no longer: reads take little buffers as long as what comes is little.
+    pub fn expect_events(&mut self, events: bool) {
+        self.events = events;
+        self.little = events;
+    }
+
     /// Lets reads be given up by [`Input::rest`]. That costs a little on each, so only who rests asks for it.
     pub fn allow_rest(&mut self) {
         self.cancelable = true;
@@ -178,7 +190,7 @@ impl Input {
             return;
         }
         if !self.reader.busy {
-            self.reader.start(self.buffers.take(), self.session.is_none() && self.cancelable);
+            self.start();
         }
         match self.reader.poll(cx) {
             Poll::Ready(done) => self.reader.keep(done),
@@ -230,6 +242,11 @@ impl Input {
         }
     }
 
+    fn start(&mut self) {
+        let buffer = if self.little { self.buffers.take_little() } else { self.buffers.take() };
+        self.reader.start(buffer, self.session.is_none() && self.cancelable);
+    }
+
     /// One read's worth: like `poll_fill`, but also returns when a TLS record brought no plaintext.
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if let Some(error) = self.failed.take() {
@@ -244,13 +261,16 @@ impl Input {
             return Poll::Pending;
         }
         if !self.reader.busy {
-            self.reader.start(self.buffers.take(), self.session.is_none() && self.cancelable);
+            self.start();
         }
         let Poll::Ready((result, buffer)) = self.reader.poll(cx) else {
             self.at_once = 0;
             return Poll::Pending;
         };
         self.at_once += 1;
+        if self.events {
+            self.little = buffer.len() <= if self.little { LITTLE_BYTES - 1 } else { LITTLE_BYTES / 2 };
+        }
         let n = match result {
             Ok(n) => n,
             Err(error) => {
@@ -301,21 +321,29 @@ pub struct Output {
 }
 
 impl Output {
-    /// Writes all of `bytes` and gives the buffer back. Dropping the future leaves the connection fit only for closing.
+    /// Sends what the socket takes of `bytes` at once, before the turn ends, rather than through the ring; how many that
+    /// were. A TLS stream takes none: what is sealed has to be sent whole.
     ///
-    /// `eager` sends what the socket takes now at once, before the turn ends, rather than through the ring. For
-    /// an event that comes alone this is cheaper: the ring's completion would cost another turn. Where many
-    /// writes share a turn it is dearer: the ring hands them to the kernel together.
+    /// For an event that comes alone this is cheaper than [`Output::write`], whose completion would cost another turn.
+    /// Where many writes share a turn it is dearer: the ring hands them to the kernel together.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.session.is_some() { Ok(0) } else { self.socket.send_now(bytes) }
+    }
+
+    /// Writes all of `bytes` and gives the buffer back. Dropping the future leaves the connection fit only for closing.
     ///
     /// # Errors
     /// The socket's error; part of the bytes may have been sent.
-    pub async fn write(&mut self, bytes: Vec<u8>, eager: bool) -> (io::Result<()>, Vec<u8>) {
+    pub async fn write(&mut self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         let Some(session) = &self.session else {
-            return self.send(bytes, eager).await;
+            return self.send(bytes).await;
         };
         let sealed = session.borrow_mut().send(&bytes);
         match sealed {
-            Ok(sealed) => (self.send(sealed, eager).await.0, bytes),
+            Ok(sealed) => (self.send(sealed).await.0, bytes),
             Err(error) => (Err(error), bytes),
         }
     }
@@ -326,18 +354,12 @@ impl Output {
             return Ok(());
         };
         let sealed = session.borrow_mut().send(&[])?;
-        if sealed.is_empty() { Ok(()) } else { self.send(sealed, false).await.0 }
+        if sealed.is_empty() { Ok(()) } else { self.send(sealed).await.0 }
     }
 
-    async fn send(&mut self, mut bytes: Vec<u8>, eager: bool) -> (io::Result<()>, Vec<u8>) {
+    async fn send(&mut self, mut bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         let total = bytes.len();
         let mut sent = 0;
-        if eager {
-            match self.socket.send_now(&bytes) {
-                Ok(n) => sent = n,
-                Err(error) => return (Err(error), bytes),
-            }
-        }
         while sent < total {
             let (result, slice) = self.half.write(bytes.slice(sent..)).await;
             bytes = slice.into_inner();

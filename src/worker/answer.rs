@@ -11,7 +11,7 @@ use crate::wire::chat::{Api, Kind, UpstreamFault, Usage};
 use crate::wire::sse::Framer;
 
 /// Capacity that a buffer of one stream may keep unused between two reads, in bytes.
-pub const SPARE_BYTES_MAX: usize = 4 << 10;
+const SPARE_BYTES_MAX: usize = 4 << 10;
 
 /// An event stream on its way to the client. Only whole events pass, so that whatever has to be said at the end
 /// begins on a boundary.

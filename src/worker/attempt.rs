@@ -410,7 +410,7 @@ impl Sender<'_, '_> {
         let stream = &mut self.connection.stream;
         let (input, output) = (&mut stream.input, &mut stream.output);
         let written = {
-            let mut write = pin!(output.write(bytes, false));
+            let mut write = pin!(output.write(bytes));
             let work = poll_fn(|cx| match write.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
                 Poll::Pending if early && poll_answer(input, limits, cx) => Poll::Ready(None),

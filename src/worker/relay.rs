@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::answer::{Answer, SPARE_BYTES_MAX};
+use super::answer::Answer;
 use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, tokens};
 use super::connection::After;
 use super::exchange::{Scene, Stop, Wait, length, state_of};
@@ -14,7 +14,7 @@ use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
 use crate::telemetry::State;
-use crate::upstream::Phase;
+use crate::upstream::{Phase, UpstreamError};
 use crate::wire;
 use crate::wire::http1::{Framing, begin_chunk, end_chunk, last_chunk};
 
@@ -30,10 +30,13 @@ const CHUNK_FRAMING_BYTES_MAX: usize = 20;
 /// [`Stop::Cut`] once bytes were sent that cannot be taken back.
 pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<After, Stop> {
     let framing = client_framing(scene, &begun);
+    let events = matches!(begun.answer, Answer::Events(_));
     let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, quiet: false, failure: None };
     relay.start_waiting();
     relay.check_whole()?;
+    relay.begun.connection.stream.input.expect_events(events);
     let after = relay.run().await?;
+    relay.begun.connection.stream.input.expect_events(false);
     let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
     if head.keep_alive && request_sent && decoder.is_done() {
         scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
@@ -92,7 +95,8 @@ impl Relay<'_, '_> {
     }
 
     async fn run(&mut self) -> Result<After, Stop> {
-        let mut out = Vec::with_capacity(1024 + self.begun.out.len());
+        let buffers = &self.scene.worker.buffers;
+        let mut out = buffers.take();
         self.scene.write_head(&mut out, &self.begun.head, self.framing);
         self.scene.record.first_content = Some(self.scene.worker.clock.now() - self.scene.accepted);
         loop {
@@ -102,13 +106,13 @@ impl Relay<'_, '_> {
                 last_chunk(&mut out, self.begun.decoder.trailers());
             }
             if !out.is_empty() {
-                out = self.write(out).await?;
-                out.clear();
+                buffers.give(self.write(out).await?);
             }
             if over {
-                return self.end(out).await;
+                return self.end().await;
             }
             self.wait().await?;
+            out = buffers.take();
         }
     }
 
@@ -127,10 +131,7 @@ impl Relay<'_, '_> {
         } else {
             out.append(ready);
         }
-        // The client may take long to read `out`; nothing else is to wait with it.
-        if ready.capacity() > SPARE_BYTES_MAX {
-            *ready = Vec::new();
-        }
+        self.scene.worker.buffers.give(std::mem::take(ready));
     }
 
     /// True when nothing more is to come of the upstream.
@@ -176,7 +177,7 @@ impl Relay<'_, '_> {
                 self.scene.client.watch(self.begun.connection.stream.input.fill()).await
             };
             let failed = match outcome {
-                Ok(Ok(true)) => match self.begun.digest() {
+                Ok(Ok(true)) => match self.digest() {
                     Ok(content) => {
                         self.quiet = !content;
                         if !ended && (content || self.has_ended()) {
@@ -222,6 +223,19 @@ impl Relay<'_, '_> {
         }
     }
 
+    /// As [`Begun::digest`], into a buffer that is held only while there is something in it.
+    fn digest(&mut self) -> Result<bool, UpstreamError> {
+        let buffers = &self.scene.worker.buffers;
+        if self.begun.out.capacity() == 0 {
+            self.begun.out = buffers.take();
+        }
+        let content = self.begun.digest();
+        if self.begun.out.is_empty() {
+            buffers.give(std::mem::take(&mut self.begun.out));
+        }
+        content
+    }
+
     fn has_ended(&self) -> bool {
         matches!(&self.begun.answer, Answer::Events(events) if events.ended)
     }
@@ -231,7 +245,15 @@ impl Relay<'_, '_> {
     }
 
     /// Writes to the client while the kernel already reads the upstream's next bytes.
-    async fn write(&mut self, out: Vec<u8>) -> Result<Vec<u8>, Stop> {
+    async fn write(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>, Stop> {
+        if matches!(self.begun.answer, Answer::Events(_)) {
+            self.scene.worker.moderator.note();
+            let sent = self.scene.client.write_now(&out).map_err(|_| self.abandon())?;
+            if sent == out.len() {
+                return Ok(out);
+            }
+            out.drain(..sent);
+        }
         let config = self.scene.worker.config();
         let now = self.scene.worker.clock.now();
         // Not cut short by the total: that the time is over is said between two writes, not by giving one up.
@@ -244,14 +266,8 @@ impl Relay<'_, '_> {
             })
             .await;
         }
-        let written = if matches!(self.begun.answer, Answer::Events(_)) {
-            self.scene.worker.moderator.note();
-            self.scene.client.write_eagerly(out).await
-        } else {
-            self.scene.client.write(out).await
-        };
         // A client that has stopped reading is as good as gone.
-        let out = written.map_err(|_| self.abandon())?;
+        let out = self.scene.client.write(out).await.map_err(|_| self.abandon())?;
         // While the client was slow the upstream was not read, which is not its fault.
         self.due = self.due + (self.scene.worker.clock.now() - now);
         Ok(out)
@@ -272,11 +288,11 @@ impl Relay<'_, '_> {
     }
 
     /// All was sent that can be sent.
-    async fn end(&mut self, out: Vec<u8>) -> Result<After, Stop> {
+    async fn end(&mut self) -> Result<After, Stop> {
         self.settle();
         if let Some((reject, state)) = self.failure.take() {
             self.begun.connection.stream.socket.abort();
-            let told = self.tell(&reject, out).await;
+            let told = self.tell(&reject).await;
             if !told && self.framing == Framing::UntilClose {
                 // To this client an orderly end would say that the answer is whole.
                 self.scene.client.stream.socket.reset();
@@ -305,12 +321,13 @@ impl Relay<'_, '_> {
 
     /// Says in the stream that it failed, if there is a stream and it stands between two events; neither a
     /// [DONE] nor a last chunk follows. False if the client does not know of it.
-    async fn tell(&mut self, reject: &Reject, mut out: Vec<u8>) -> bool {
+    async fn tell(&mut self, reject: &Reject) -> bool {
         let Answer::Events(events) = &self.begun.answer else { return false };
         if events.fault.is_some() || events.is_mid_event() {
             return events.fault.is_some();
         }
         self.begun.out = wire::error_event(self.scene.intake.dialect, self.scene.intake.api, reject);
+        let mut out = Vec::new();
         self.frame(&mut out);
         let now = self.scene.worker.clock.now();
         self.scene.client.timer.set(now + self.scene.worker.config().client.write);
