@@ -13,6 +13,7 @@ use monoio::time::Sleep;
 
 use crate::base::clock::{Clock, Instant};
 use crate::config::HalfClose;
+use crate::net::alarm::Alarm;
 use crate::net::socket::Socket;
 use crate::net::stream::{Input, Output, Stream};
 use crate::net::timer::Timer;
@@ -42,6 +43,8 @@ pub struct Client {
     /// Bytes of further requests that are read while an exchange is under way.
     ahead_max: usize,
     paused: Option<Pin<Box<Sleep>>>,
+    /// Rings when the client stirs or the timer runs out.
+    alarm: Alarm,
 }
 
 /// Why waiting ended before what was waited for came.
@@ -57,7 +60,17 @@ impl Client {
     /// Takes a connection over.
     pub fn new(mut stream: Stream, timer: Timer, half_close: HalfClose, ahead_max: usize) -> Client {
         stream.input.allow_rest();
-        Client { stream, timer, served: 0, answering: false, own: 0, half_close, ahead_max, paused: None }
+        Client {
+            stream,
+            timer,
+            served: 0,
+            answering: false,
+            own: 0,
+            half_close,
+            ahead_max,
+            paused: None,
+            alarm: Alarm::default(),
+        }
     }
 
     /// Waits for the first byte of a request; false if the client closes or `keep_alive` passes first.
@@ -82,6 +95,7 @@ impl Client {
     /// # Errors
     /// [`Interrupt::Deadline`] from the timer as it is set; the inner error is the socket's.
     pub async fn fill(&mut self) -> Result<io::Result<bool>, Interrupt> {
+        self.alarm.ring();
         poll_fn(|cx| {
             // Bytes win over the deadline: they may have come together.
             if let Poll::Ready(outcome) = self.stream.input.poll_fill(cx) {
@@ -148,10 +162,11 @@ impl Client {
     }
 
     fn apart(&mut self) -> (&mut Output, Watcher<'_>) {
-        let Client { stream, timer, own, half_close, ahead_max, paused, .. } = self;
+        let Client { stream, timer, own, half_close, ahead_max, paused, alarm, .. } = self;
         let Stream { input, output, socket } = stream;
         let held_max = *own + *ahead_max;
-        (output, Watcher { input, socket, timer, half_close: *half_close, held_max, paused })
+        let sight = Sight { input, socket, timer, half_close: *half_close, held_max, paused };
+        (output, Watcher { sight, alarm })
     }
 
     /// Closes so that the client can still read what was written last: ends our side, then reads on for a
@@ -173,6 +188,12 @@ impl Client {
 
 /// Looks out for the client's end while something else is going on.
 struct Watcher<'c> {
+    sight: Sight<'c>,
+    alarm: &'c mut Alarm,
+}
+
+/// What is seen of the client.
+struct Sight<'c> {
     input: &'c mut Input,
     socket: &'c Socket,
     timer: &'c Timer,
@@ -183,6 +204,13 @@ struct Watcher<'c> {
 }
 
 impl Watcher<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        let Watcher { sight, alarm } = self;
+        alarm.poll(cx, |cx| sight.poll(cx))
+    }
+}
+
+impl Sight<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         if self.timer.poll_expired(cx) {
             return Poll::Ready(Interrupt::Deadline);

@@ -2,6 +2,7 @@
 //!
 //! Everything here lives on one worker and is `!Send`. It knows bytes and time, and no domain word.
 
+pub mod alarm;
 pub mod buf;
 pub mod dns;
 pub mod moderator;

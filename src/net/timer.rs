@@ -200,9 +200,7 @@ impl Timer {
     /// True once the deadline has passed; else the task of `cx` is woken when it does.
     pub fn poll_expired(&self, cx: &mut Context<'_>) -> bool {
         let deadline = self.entry.deadline.get();
-        if deadline == Instant::NEVER {
-            return false;
-        }
+        // Even of a timer that is off: it may be set before it is polled again.
         let mut waker = self.entry.waker.borrow_mut();
         match &*waker {
             Some(old) if old.will_wake(cx.waker()) => {}
