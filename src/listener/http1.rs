@@ -80,11 +80,16 @@ impl Client {
         }
         let now = clock.now();
         let until = now + keep_alive;
-        self.timer.set(until.min(now + REST_AFTER));
-        match self.fill().await {
-            Ok(open) => return open.unwrap_or(false),
-            Err(_) if clock.now() < until => self.stream.input.rest().await,
-            Err(_) => return false,
+        if self.served == 0 {
+            // A connection opened ahead of need may wait long, and so may ten thousand.
+            self.stream.input.rest().await;
+        } else {
+            self.timer.set(until.min(now + REST_AFTER));
+            match self.fill().await {
+                Ok(open) => return open.unwrap_or(false),
+                Err(_) if clock.now() < until => self.stream.input.rest().await,
+                Err(_) => return false,
+            }
         }
         self.timer.set(until);
         matches!(self.fill().await, Ok(Ok(true)))

@@ -8,7 +8,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
 /// The descriptor of a stream that lives at least as long as this.
 #[derive(Debug, Clone)]
@@ -27,6 +27,18 @@ impl Socket {
     /// The socket's own.
     pub(super) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         match send(self.0, bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            Ok(n) => Ok(n),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reads into `bytes` what is there; 0 if nothing is, or the peer has ended its side. No read may be under way.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub(super) fn receive_now(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match recv(self.0, bytes, MsgFlags::MSG_DONTWAIT) {
             Ok(n) => Ok(n),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             Err(errno) => Err(errno.into()),

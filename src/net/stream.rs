@@ -57,6 +57,7 @@ impl Stream {
         Stream {
             input: Input {
                 reader: Reader::new(read),
+                socket: socket.clone(),
                 session: session.clone(),
                 bytes: Vec::new(),
                 at: 0,
@@ -111,6 +112,7 @@ impl Stream {
 /// The reading half: bytes that have come and are not yet consumed.
 pub struct Input {
     reader: Reader,
+    socket: Socket,
     session: Option<Rc<RefCell<Session>>>,
     bytes: Vec<u8>,
     at: usize,
@@ -222,13 +224,20 @@ impl Input {
         !self.poll_news(&mut Context::from_waker(Waker::noop()), 0)
     }
 
-    /// Takes the pooled buffer back from a read that is likely to wait long, leaving a tiny one in its place.
+    /// Waits with a tiny buffer for a peer that is likely to let us wait long; a read under way with a pooled one is
+    /// given up for it.
     pub async fn rest(&mut self) {
         if self.bytes().is_empty() {
             self.bytes = Vec::new();
             self.at = 0;
         }
-        if self.eof || !self.reader.busy || self.reader.finished.is_some() || !self.reader.cancel() {
+        if self.eof || self.reader.finished.is_some() {
+            return;
+        }
+        if !self.reader.busy {
+            return self.reader.start(Vec::with_capacity(IDLE_READ_BYTES), false);
+        }
+        if !self.reader.cancel() {
             return;
         }
         let (result, buffer) = std::future::poll_fn(|cx| self.reader.poll(cx)).await;
@@ -240,6 +249,22 @@ impl Input {
             // The read came to its end before the cancel: keep what it brought for the next poll.
             result => self.reader.keep((result, buffer)),
         }
+    }
+
+    /// What a tiny read brought, and what has come behind it: without a turn of the loop for the rest.
+    fn top_up(&mut self, tiny: &[u8]) -> Vec<u8> {
+        let mut buffer = self.buffers.take_little();
+        buffer.extend_from_slice(tiny);
+        buffer.resize(LITTLE_BYTES, 0);
+        match self.socket.receive_now(&mut buffer[tiny.len()..]) {
+            Ok(more) => buffer.truncate(tiny.len() + more),
+            Err(error) => {
+                buffer.truncate(tiny.len());
+                // The socket tells an error once; the end, again and again.
+                self.failed = Some(error);
+            }
+        }
+        buffer
     }
 
     fn start(&mut self) {
@@ -263,13 +288,16 @@ impl Input {
         if !self.reader.busy {
             self.start();
         }
-        let Poll::Ready((result, buffer)) = self.reader.poll(cx) else {
+        let Poll::Ready((result, mut buffer)) = self.reader.poll(cx) else {
             self.at_once = 0;
             return Poll::Pending;
         };
         self.at_once += 1;
         if self.events {
             self.little = buffer.len() <= if self.little { LITTLE_BYTES - 1 } else { LITTLE_BYTES / 2 };
+        }
+        if buffer.len() == IDLE_READ_BYTES && buffer.capacity() == IDLE_READ_BYTES {
+            buffer = self.top_up(&buffer);
         }
         let n = match result {
             Ok(n) => n,

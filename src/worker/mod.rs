@@ -32,6 +32,9 @@ use state::{Shared, Worker};
 /// How often idle upstream connections are looked over.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Accepts that wait on one listener's socket at a time.
+const ACCEPTS: usize = 8;
+
 /// What a worker says once it accepts clients.
 #[derive(Debug, Clone)]
 pub struct Started {
@@ -72,7 +75,10 @@ pub fn start(
             Ok(mut event_loop) => {
                 let (rung, refused) = (event_loop.rung, std::mem::take(&mut event_loop.refused));
                 let thread = nix::unistd::gettid().as_raw();
-                event_loop.block_on(run(id, sockets, shared, move |ready| {
+                // Each waiting accept takes one connection per turn. On epoll only one task can wait for a socket, but
+                // that one goes on for as long as there are connections.
+                let accepts = if rung == Rung::Epoll { 1 } else { ACCEPTS };
+                event_loop.block_on(run(id, sockets, accepts, shared, move |ready| {
                     // Nobody waits any more if starting has failed elsewhere.
                     let _ = started.send(ready.map(|()| Started { id, rung, refused, pinned, thread }));
                 }));
@@ -92,7 +98,13 @@ fn pin_to(core: usize) -> bool {
     set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_ok()
 }
 
-async fn run(id: WorkerId, sockets: Vec<TcpListener>, shared: Arc<Shared>, ready: impl FnOnce(io::Result<()>)) {
+async fn run(
+    id: WorkerId,
+    sockets: Vec<TcpListener>,
+    accepts: usize,
+    shared: Arc<Shared>,
+    ready: impl FnOnce(io::Result<()>),
+) {
     let worker = Worker::new(id, shared);
     let acceptors: io::Result<Vec<Acceptor>> = sockets.into_iter().map(Acceptor::new).collect();
     let acceptors = match acceptors {
@@ -104,13 +116,16 @@ async fn run(id: WorkerId, sockets: Vec<TcpListener>, shared: Arc<Shared>, ready
     spawn(worker.moderator.clone().run());
     spawn(sweep(worker.clone()));
     for (listener, acceptor) in acceptors.into_iter().enumerate() {
-        spawn(accept(worker.clone(), listener, acceptor));
+        let acceptor = Rc::new(acceptor);
+        for _ in 0..accepts {
+            spawn(accept(worker.clone(), listener, acceptor.clone()));
+        }
     }
     ready(Ok(()));
     std::future::pending::<()>().await;
 }
 
-async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Acceptor) {
+async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
     let open = worker.shared.config.listeners[listener].open;
     loop {
         let tcp = acceptor.accept().await;
