@@ -13,6 +13,9 @@ use crate::base::Dialect;
 /// A `usage` or `error` that is longer is skipped.
 const VALUE_BYTES_MAX: usize = 8 * 1024;
 
+/// A string is first looked for its end within so many bytes.
+const NEAR_BYTES: usize = 16;
+
 /// What an answer said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -174,6 +177,10 @@ impl AnswerScan {
                 at = self.text(bytes, at);
                 continue;
             }
+            if self.phase == Phase::Inside && self.depth > 1 {
+                at = self.deep(bytes, at);
+                continue;
+            }
             let byte = bytes[at];
             at += 1;
             match byte {
@@ -203,20 +210,43 @@ impl AnswerScan {
                         self.phase = Phase::After;
                     }
                 }
-                // The inside of numbers and words, and what has no business here. Deeper down only strings and
-                // nesting count, so that long rows of numbers are skipped at once.
-                _ if self.phase == Phase::Inside => {
-                    let counts = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
-                    if self.depth > 1 {
-                        at = bytes[at..].iter().position(counts).map_or(bytes.len(), |found| at + found);
-                    }
-                }
+                // The inside of numbers and words, and what has no business here.
+                _ if self.phase == Phase::Inside => {}
                 _ => self.outside(byte),
             }
         }
         if self.phase == Phase::Inside {
             self.keep(&bytes[kept..]);
         }
+    }
+
+    /// Goes on below the top level, where only strings and nesting count, up to a string that does not end here or back
+    /// to the top. Nearly all of an answer is read here.
+    fn deep(&mut self, bytes: &[u8], mut at: usize) -> usize {
+        let mut depth = self.depth;
+        while depth > 1
+            && let Some(&byte) = bytes.get(at)
+        {
+            at += 1;
+            match byte {
+                b'"' => {
+                    // Most strings are short keys and words, for which a call is dearer than a look at each byte.
+                    let near = bytes[at..].iter().take(NEAR_BYTES).position(|byte| matches!(byte, b'"' | b'\\'));
+                    match near.map(|near| (at + near, bytes[at + near])) {
+                        Some((end, b'"')) => at = end + 1,
+                        _ => {
+                            self.string = Text::Inside;
+                            break;
+                        }
+                    }
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+        }
+        self.depth = depth;
+        at
     }
 
     /// The end of the body.
