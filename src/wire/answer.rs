@@ -14,7 +14,7 @@ use crate::base::Dialect;
 const VALUE_BYTES_MAX: usize = 8 * 1024;
 
 /// A string is first looked for its end within so many bytes.
-const NEAR_BYTES: usize = 16;
+const NEAR_BYTES: usize = 32;
 
 /// What an answer said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,21 +224,24 @@ impl AnswerScan {
     /// to the top. Nearly all of an answer is read here.
     fn deep(&mut self, bytes: &[u8], mut at: usize) -> usize {
         let mut depth = self.depth;
-        while depth > 1
-            && let Some(&byte) = bytes.get(at)
-        {
+        while depth > 1 {
+            at = skip_to(bytes, at, usize::MAX, |eight| {
+                let small = eight | every(0x20);
+                zeros(eight ^ every(b'"')) | zeros(small ^ every(b'{')) | zeros(small ^ every(b'}'))
+            });
+            let Some(&byte) = bytes.get(at) else { break };
             at += 1;
             match byte {
                 b'"' => {
-                    // Most strings are short keys and words, for which a call is dearer than a look at each byte.
-                    let near = bytes[at..].iter().take(NEAR_BYTES).position(|byte| matches!(byte, b'"' | b'\\'));
-                    match near.map(|near| (at + near, bytes[at + near])) {
-                        Some((end, b'"')) => at = end + 1,
-                        _ => {
-                            self.string = Text::Inside;
-                            break;
-                        }
+                    // Most strings are short keys and words, for which a call would be dear.
+                    at = skip_to(bytes, at, NEAR_BYTES, |eight| {
+                        zeros(eight ^ every(b'"')) | zeros(eight ^ every(b'\\'))
+                    });
+                    if bytes.get(at) != Some(&b'"') {
+                        self.string = Text::Inside;
+                        break;
                     }
+                    at += 1;
                 }
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' => depth -= 1,
@@ -383,6 +386,32 @@ impl AnswerScan {
             Field::Other => None,
         }
     }
+}
+
+/// Where the first byte from `at` on lies that `find` marks in its eight, or at most `far` bytes further; or one of the
+/// last seven bytes, which are not looked at.
+fn skip_to(bytes: &[u8], mut at: usize, far: usize, find: impl Fn(u64) -> u64) -> usize {
+    let until = at.saturating_add(far);
+    while at < until
+        && let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk)
+    {
+        let found = find(u64::from_le_bytes(*eight));
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += eight.len();
+    }
+    at
+}
+
+const fn every(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// Marks the bytes that are zero by their highest bit; above the lowest one, others may be marked too.
+/// (Hacker's Delight, 2nd edition, section 6-1.)
+const fn zeros(eight: u64) -> u64 {
+    eight.wrapping_sub(every(0x01)) & !eight & every(0x80)
 }
 
 #[cfg(test)]
