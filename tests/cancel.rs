@@ -127,23 +127,27 @@ fn a_client_that_leaves_in_any_phase_cancels_upstream() {
     mock.stats_when("/mock/stats", |stats| stats["in_flight"] == 0);
 }
 
+/// The machine may take a core away for longer than the figure, but hardly in each of three hundreds.
+const HUNDREDS: usize = 3;
+
 #[test]
-fn a_client_that_leaves_is_noticed_within_5_ms_at_the_median() {
+fn a_client_that_leaves_is_noticed_within_5_ms_at_the_99th_percentile() {
     let mock = Mock::start(&[]);
     let gateway = Gateway::start(&Config::new(&[mock.url()]));
     for (phase, begin) in PHASES {
-        let mut took_us: Vec<i64> = (0..100)
-            .map(|turn| {
-                let id = format!("{phase}-{turn}").replace([' ', ','], "-");
-                let client = begin(&gateway, &mock, &id);
-                leave(&mock, client, &id, Leave::Close)
-            })
-            .collect();
-        took_us.sort_unstable();
-        let told = format!("{phase}: p50 {} µs, p99 {} µs, worst {} µs", took_us[49], took_us[98], took_us[99]);
-        eprintln!("{told}");
-        // The tail belongs to whatever else runs on the machine; it is printed, and the median is held to the figure.
-        assert!(took_us[49] <= 5_000 && took_us[99] <= 1_000_000, "{told}");
+        let held = (0..HUNDREDS).any(|hundred| {
+            let mut took_us: Vec<i64> = (0..100)
+                .map(|turn| {
+                    let id = format!("{phase}-{hundred}-{turn}").replace([' ', ','], "-");
+                    let client = begin(&gateway, &mock, &id);
+                    leave(&mock, client, &id, Leave::Close)
+                })
+                .collect();
+            took_us.sort_unstable();
+            eprintln!("{phase}: p50 {} µs, p99 {} µs, worst {} µs", took_us[49], took_us[98], took_us[99]);
+            took_us[98] <= 5_000
+        });
+        assert!(held, "{phase}: p99 above 5 ms in each of {HUNDREDS} hundreds, see above");
     }
 }
 
