@@ -410,7 +410,8 @@ impl Sender<'_, '_> {
 
     /// Writes to the endpoint. With `early`, an answer that begins meanwhile ends the writing: false.
     async fn write(&mut self, mut bytes: Vec<u8>, early: bool) -> Result<(bool, Vec<u8>), Failed> {
-        if self.eager {
+        // What goes out in several writes would leave others, and an early answer, waiting for the last of them.
+        if self.eager && !early {
             match self.connection.stream.output.write_now(&bytes) {
                 Ok(sent) if sent == bytes.len() => return Ok((true, bytes)),
                 Ok(sent) => drop(bytes.drain(..sent)),
