@@ -54,11 +54,13 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes a socket of [`bind_all`] over, on the thread that will accept.
+    /// Takes a socket of [`bind_all`] over, on the thread that will accept. An event loop on `epoll` asks a socket that
+    /// does not wait; a ring waits itself, and in kernels before 5.18 took the other kind at its word.
     ///
     /// # Errors
     /// If the event loop refuses it.
-    pub fn new(socket: TcpListener) -> io::Result<Acceptor> {
+    pub fn new(socket: TcpListener, epoll: bool) -> io::Result<Acceptor> {
+        socket.set_nonblocking(epoll)?;
         Ok(Acceptor { listener: monoio::net::TcpListener::from_std(socket)? })
     }
 

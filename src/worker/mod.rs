@@ -75,10 +75,7 @@ pub fn start(
             Ok(mut event_loop) => {
                 let (rung, refused) = (event_loop.rung, std::mem::take(&mut event_loop.refused));
                 let thread = nix::unistd::gettid().as_raw();
-                // Each waiting accept takes one connection per turn. On epoll only one task can wait for a socket, but
-                // that one goes on for as long as there are connections.
-                let accepts = if rung == Rung::Epoll { 1 } else { ACCEPTS };
-                event_loop.block_on(run(id, sockets, accepts, shared, move |ready| {
+                event_loop.block_on(run(id, sockets, rung, shared, move |ready| {
                     // Nobody waits any more if starting has failed elsewhere.
                     let _ = started.send(ready.map(|()| Started { id, rung, refused, pinned, thread }));
                 }));
@@ -101,12 +98,13 @@ fn pin_to(core: usize) -> bool {
 async fn run(
     id: WorkerId,
     sockets: Vec<TcpListener>,
-    accepts: usize,
+    rung: Rung,
     shared: Arc<Shared>,
     ready: impl FnOnce(io::Result<()>),
 ) {
     let worker = Worker::new(id, shared);
-    let acceptors: io::Result<Vec<Acceptor>> = sockets.into_iter().map(Acceptor::new).collect();
+    let acceptors: io::Result<Vec<Acceptor>> =
+        sockets.into_iter().map(|socket| Acceptor::new(socket, rung == Rung::Epoll)).collect();
     let acceptors = match acceptors {
         Ok(acceptors) => acceptors,
         Err(error) => return ready(Err(error)),
@@ -115,6 +113,9 @@ async fn run(
     spawn(worker.timers.clone().drive());
     spawn(worker.moderator.clone().run());
     spawn(sweep(worker.clone()));
+    // Each waiting accept takes one connection per turn. On epoll only one task can wait for a socket, but that one goes
+    // on for as long as there are connections.
+    let accepts = if rung == Rung::Epoll { 1 } else { ACCEPTS };
     for (listener, acceptor) in acceptors.into_iter().enumerate() {
         let acceptor = Rc::new(acceptor);
         for _ in 0..accepts {
