@@ -148,8 +148,10 @@ fn a_failure_before_the_first_content_is_a_real_status() {
             if !stream && matches!(script, "ttft=3600s,comments=20ms") {
                 continue; // Keep-alives before JSON follow a head: the answer has begun.
             }
-            let response =
-                gateway.connect().request("POST", path, &JSON, &chat(&format!("mock:{FAST},{script}"), stream));
+            // Timers and faults of a second exchange are those of a first one.
+            let mut client = gateway.connect();
+            assert_eq!(client.request("GET", "/v1/models", &JSON, b"").head.status, 200, "{name}");
+            let response = client.request("POST", path, &JSON, &chat(&format!("mock:{FAST},{script}"), stream));
             if !stream && matches!(script, "fault=error@first" | "fault=error-200") {
                 assert!(!response.json()["error"].is_null(), "{name}: {}", response.text());
                 continue;
