@@ -19,7 +19,7 @@ use crate::net::stream::{Input, Output, Stream};
 use crate::net::timer::Timer;
 use crate::wire::http1::{HeadLimits, HeadSpace, Malformed, RequestHead, parse_request};
 
-/// An idle connection keeps its read buffer this long; after that it holds next to nothing.
+/// A connection that has had a request keeps its read buffer this long; after that it holds next to nothing.
 const REST_AFTER: Duration = Duration::from_millis(500);
 /// How often the kernel is asked about a client that we cannot read from, for it has sent too much ahead.
 const ASK_AFTER: Duration = Duration::from_millis(2);
@@ -238,7 +238,8 @@ impl Sight<'_> {
         }
     }
 
-    /// The client has sent as much ahead as we take, so its end cannot be read: ask the kernel now and then.
+    /// The client has sent as much ahead as we take, so its end cannot be read: ask the kernel now and then, and see
+    /// whether there is room again.
     fn poll_paused(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let sleep = self.paused.get_or_insert_with(|| Box::pin(monoio::time::sleep(ASK_AFTER)));
         while sleep.as_mut().poll(cx).is_ready() {

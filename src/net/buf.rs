@@ -18,7 +18,8 @@ pub const READ_BYTES: usize = 16 * 1024;
 /// Capacity of a read that is expected to bring little: a few stream events.
 pub const LITTLE_BYTES: usize = 2 * 1024;
 
-/// Buffers of each size kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no memory behind.
+/// Buffers of each size kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no
+/// memory behind.
 const KEPT_MAX: usize = 128;
 
 /// A worker that took so many buffers since the last look is busy, and would take what it gives back right again.

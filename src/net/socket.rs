@@ -1,4 +1,4 @@
-//! What is asked of a socket past the runtime: to send at once, to end, and whether the peer has (an unsafe
+//! What is asked of a socket past the runtime: to send and receive at once, to end, and whether the peer has (an unsafe
 //! island).
 
 #![allow(unsafe_code)]

@@ -207,7 +207,10 @@ impl Input {
             match self.poll_record(cx) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => self.failed = Some(error),
+                Poll::Ready(Err(error)) => {
+                    self.failed = Some(error);
+                    return true;
+                }
             }
         }
         true

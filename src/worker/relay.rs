@@ -123,11 +123,13 @@ impl Relay<'_, '_> {
             return;
         }
         self.scene.record.answer_bytes += ready.len() as u64;
-        out.reserve_exact(ready.len() + CHUNK_FRAMING_BYTES_MAX);
         if self.framing == Framing::Chunked {
+            out.reserve_exact(ready.len() + CHUNK_FRAMING_BYTES_MAX);
             begin_chunk(out, ready.len());
             out.append(ready);
             end_chunk(out);
+        } else if out.is_empty() {
+            std::mem::swap(out, ready);
         } else {
             out.append(ready);
         }
@@ -244,7 +246,7 @@ impl Relay<'_, '_> {
         matches!(&self.begun.answer, Answer::Events(events) if events.fault.is_some())
     }
 
-    /// Writes to the client while the kernel already reads the upstream's next bytes.
+    /// Writes to the client; if it does not take all at once, the kernel reads the upstream's next bytes meanwhile.
     async fn write(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>, Stop> {
         if matches!(self.begun.answer, Answer::Events(_)) {
             self.scene.worker.moderator.note();

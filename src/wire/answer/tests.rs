@@ -177,6 +177,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
         any::<bool>().prop_map(Into::into),
         any::<u32>().prop_map(Into::into),
         "[a-z\"\\\\{}\\[\\],:é\n]{0,8}".prop_map(Into::into),
+        // Beyond what is looked at before a longer search begins.
+        "[a-z]{20,40}[a-z\"\\\\{}]{0,40}".prop_map(Into::into),
     ];
     leaf.prop_recursive(3, 16, 4, |inner| {
         let keys = prop_oneof![Just("usage".to_owned()), Just("error".to_owned()), "[a-z\"\\\\]{0,9}"];
