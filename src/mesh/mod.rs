@@ -1,3 +1,4 @@
 //! The only way threads talk; knows no message's meaning.
 
 pub mod mailbox;
+pub mod port;
