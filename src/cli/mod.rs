@@ -39,11 +39,15 @@ can also be given as a hash: `printf %s KEY | sha256sum`.
     ringway serve --config config/minimal.toml
 
 It says on stderr where it listens and how its event loops are driven. An
-address in use is refused, also if another ringway has it. Runs until it is
-ended by a signal; streams under way are cut then.
+address in use is refused, also if another ringway has it.
 
-Exit codes: 1 an address, an event loop or the usage log cannot be had; 2 the
-configuration is wrong (as `ringway check` says).";
+SIGTERM and SIGINT end it: no more clients are taken, what is under way goes on
+for `client.drain` (30s) at most, and streams that are cut then end with an
+error event. A second signal ends it at once.
+
+Exit codes: 0 ended by a signal; 1 ended by a second one, or an address, an event
+loop or the usage log cannot be had; 2 the configuration is wrong (as `ringway
+check` says).";
 
 const CHECK_HELP: &str = "\
 Each error has its line and column, the path of the key, what is wrong, what

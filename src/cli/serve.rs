@@ -1,27 +1,31 @@
 //! `ringway serve`: puts configuration, workers and control plane together.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::admission::Keys;
 use crate::base::WorkerId;
 use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::control::{resolver, usage_log};
+use crate::control::resolver;
+use crate::control::usage_log::{self, UsageLog};
 use crate::listener;
 use crate::mesh::mailbox::Mailbox;
+use crate::mesh::port::Port;
 use crate::net::tls::{self, ClientConfig};
 use crate::routing::Table;
 use crate::telemetry::Records;
 use crate::worker::state::Shared;
-use crate::worker::{self, Started};
+use crate::worker::{self, Own, Started, ToWorker};
 
 /// A gateway that accepts clients. It runs until the process ends.
 pub struct Running {
@@ -29,6 +33,31 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Its workers.
     pub workers: Vec<Started>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    usage_log: Option<UsageLog>,
+}
+
+impl Running {
+    /// Tells the workers to end: to take no more clients, to let what is under way go on for `client.drain`, and to tell
+    /// those that are cut then.
+    pub fn ring(&self) {
+        let by = self.shared.clock.now() + self.shared.config.client.drain;
+        for port in &self.shared.ports {
+            port.send(ToWorker::Drain { by });
+        }
+    }
+
+    /// Returns when all workers have ended and the last records are written.
+    pub fn wait(self) {
+        for thread in self.threads {
+            // One that has panicked has ended as well.
+            let _ = thread.join();
+        }
+        if let Some(log) = self.usage_log {
+            log.finish();
+        }
+    }
 }
 
 /// Serves the configuration file until the process is ended.
@@ -41,12 +70,38 @@ pub fn serve(path: &Path) -> ExitCode {
         }
     };
     let cores = config.cores.clone();
+    let drain = config.client.drain;
+    // Before there are other threads: they inherit that the signals are not for them.
+    let signals = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect::<SigSet>();
+    if let Err(error) = signals.thread_block() {
+        eprintln!("ringway: signals cannot be waited for: {error}");
+        return ExitCode::FAILURE;
+    }
+    // Detached: it ends with the process, or ends the process, also one that is stuck in starting.
+    let (tell, told) = sync_channel(1);
+    let waiter = std::thread::Builder::new().name("ringway-signals".into()).spawn(move || {
+        let first = signals.wait();
+        let _ = tell.send(first);
+        let _ = signals.wait();
+        std::process::exit(1);
+    });
+    if let Err(error) = waiter {
+        eprintln!("ringway: signals cannot be waited for: {error}");
+        return ExitCode::FAILURE;
+    }
     match start(config) {
         Ok(running) => {
             announce(&running, &cores);
-            loop {
-                std::thread::park();
-            }
+            let signal = told.recv();
+            running.ring();
+            // Its reader may be gone, which must not keep anything from ending.
+            let name = signal.ok().and_then(Result::ok).map_or("ended", Signal::as_str);
+            let _ = writeln!(
+                io::stderr(),
+                "ringway: {name}: ending; what is under way has {drain:?}, another signal ends at once"
+            );
+            running.wait();
+            ExitCode::SUCCESS
         }
         Err(why) => {
             eprintln!("ringway: {why}");
@@ -72,11 +127,19 @@ pub fn start(config: Config) -> Result<Running, String> {
             own.push(socket);
         }
     }
-    let shared = share(config)?;
+    let (mut ports, mut ears) = (Vec::new(), Vec::new());
+    for _ in 0..workers {
+        let (port, ear) = Port::new().map_err(|error| format!("no socket pair can be had: {error}"))?;
+        ports.push(port);
+        ears.push(ear);
+    }
+    let (shared, usage_log) = share(config, ports)?;
     let (sender, receiver) = sync_channel(workers);
-    for ((id, core), sockets) in (0..).zip(&shared.config.cores).zip(sockets) {
-        worker::start(WorkerId(id), *core, sockets, shared.clone(), sender.clone())
+    let mut threads = Vec::new();
+    for ((id, core), (sockets, ear)) in (0..).zip(&shared.config.cores).zip(sockets.into_iter().zip(ears)) {
+        let thread = worker::start(WorkerId(id), *core, Own { sockets, ear }, shared.clone(), sender.clone())
             .map_err(|error| format!("worker {id} cannot be started: {error}"))?;
+        threads.push(thread);
     }
     let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.host.clone()).collect();
     let publisher = shared.clone();
@@ -92,31 +155,33 @@ pub fn start(config: Config) -> Result<Running, String> {
         started.push(one.map_err(|error| format!("no event loop can be built: {error}"))?);
     }
     started.sort_by_key(|worker| worker.id);
-    Ok(Running { addresses, workers: started })
+    Ok(Running { addresses, workers: started, shared, threads, usage_log })
 }
 
-fn share(config: Config) -> Result<Arc<Shared>, String> {
+fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Option<UsageLog>), String> {
     let config = Arc::new(config);
-    let records = match &config.usage_log {
+    let (records, usage_log) = match &config.usage_log {
         Some(path) => {
             let records = Arc::new(Records::default());
-            usage_log::start(path, config.clone(), records.clone())
+            let log = usage_log::start(path, config.clone(), records.clone())
                 .map_err(|error| format!("the usage log {} cannot be opened: {error}", path.display()))?;
-            Some(records)
+            (Some(records), Some(log))
         }
-        None => None,
+        None => (None, None),
     };
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-    Ok(Arc::new(Shared {
+    let shared = Arc::new(Shared {
         keys: Keys::new(&config),
         table: Table::new(&config),
         tls: trusts(&config)?,
+        ports,
         names: config.cores.iter().map(|_| Mailbox::default()).collect(),
         records,
         clock: Clock::new(),
         seed: seed ^ (u64::from(std::process::id()) << 32),
         config,
-    }))
+    });
+    Ok((shared, usage_log))
 }
 
 /// What each endpoint trusts. The system's store is read once, and not at all without an https endpoint.

@@ -422,6 +422,7 @@ fn client(mut client: Section) -> ClientTimers {
         head: client.duration("head", ClientSchema::HEAD),
         body: client.duration("body", ClientSchema::BODY),
         write: client.duration("write", ClientSchema::WRITE),
+        drain: client.duration("drain", ClientSchema::DRAIN),
         half_close: client
             .choice("half_close", &[("gone", HalfClose::Gone), ("finish", HalfClose::Finish)])
             .unwrap_or(HalfClose::Gone),

@@ -202,6 +202,8 @@ pub struct ClientTimers {
     pub body: Duration,
     /// A piece of an answer, some 64 KiB at most, that the client does not take within this ends the connection. Default 60 s.
     pub write: Duration,
+    /// How long exchanges under way may go on once the process was told to end. Default 30 s.
+    pub drain: Duration,
     /// What a client means that shuts its sending side after a whole request. Default: it is gone.
     pub half_close: HalfClose,
 }
@@ -260,6 +262,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
             half_close: HalfClose::Gone,
         },
         pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },

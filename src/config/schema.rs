@@ -377,6 +377,9 @@ pub struct ClientSchema {
     /// Default 1m.
     #[schemars(extend("default" = "1m"))]
     pub write: Option<HumanDuration>,
+    /// How long exchanges under way may go on after SIGTERM or SIGINT: 1ms to 1h. Default 30s.
+    #[schemars(extend("default" = "30s"))]
+    pub drain: Option<HumanDuration>,
     /// What a client means that shuts its sending side after a whole request; TCP cannot tell it from a close.
     /// Default `gone`.
     #[schemars(extend("default" = "gone"))]
@@ -394,6 +397,8 @@ impl ClientSchema {
     pub const BODY: Bound<Duration> = ms(1, 30 * SECOND, HOUR);
     /// See the field.
     pub const WRITE: Bound<Duration> = ms(1, MINUTE, HOUR);
+    /// See the field.
+    pub const DRAIN: Bound<Duration> = ms(1, 30 * SECOND, HOUR);
 }
 
 /// What a client's half-close means.

@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -71,20 +73,36 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Appends every record to the file at `path` for ever.
+/// The log's thread.
+pub struct UsageLog {
+    stop: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl UsageLog {
+    /// Writes what has come up to now, and ends.
+    pub fn finish(self) {
+        drop(self.stop);
+        // It has said on stderr what it could not write.
+        let _ = self.thread.join();
+    }
+}
+
+/// Appends every record to the file at `path` until it is finished.
 ///
 /// # Errors
 /// If the file cannot be opened for appending, or the thread cannot be made.
-pub fn start(path: &Path, config: Arc<Config>, records: Arc<Records>) -> io::Result<()> {
+pub fn start(path: &Path, config: Arc<Config>, records: Arc<Records>) -> io::Result<UsageLog> {
     let file = OpenOptions::new().create(true).append(true).open(path)?;
-    std::thread::Builder::new().name("ringway-usage".into()).spawn(move || {
+    let (stop, stopped) = mpsc::sync_channel(0);
+    let thread = std::thread::Builder::new().name("ringway-usage".into()).spawn(move || {
         let mut writer = Writer { out: BufWriter::new(file), failing: false, dropped: 0 };
-        loop {
+        while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
             writer.drain(&records, &config);
-            std::thread::sleep(EVERY);
         }
+        writer.drain(&records, &config);
     })?;
-    Ok(())
+    Ok(UsageLog { stop, thread })
 }
 
 struct Writer {

@@ -73,8 +73,9 @@ impl Client {
         }
     }
 
-    /// Waits for the first byte of a request; false if the client closes or `keep_alive` passes first.
-    pub async fn wait_for_request(&mut self, clock: &Clock, keep_alive: Duration) -> bool {
+    /// Waits for the first byte of a request; false if the client closes or `keep_alive` passes first, or once `ends` says
+    /// so, which is asked when the task is woken.
+    pub async fn wait_for_request(&mut self, clock: &Clock, keep_alive: Duration, ends: impl Fn() -> bool) -> bool {
         if !self.stream.input.bytes().is_empty() {
             return true;
         }
@@ -85,14 +86,14 @@ impl Client {
             self.stream.input.rest().await;
         } else {
             self.timer.set(until.min(now + REST_AFTER));
-            match self.fill().await {
+            match self.fill_unless(&ends).await {
                 Ok(open) => return open.unwrap_or(false),
-                Err(_) if clock.now() < until => self.stream.input.rest().await,
+                Err(_) if clock.now() < until && !ends() => self.stream.input.rest().await,
                 Err(_) => return false,
             }
         }
         self.timer.set(until);
-        matches!(self.fill().await, Ok(Ok(true)))
+        matches!(self.fill_unless(&ends).await, Ok(Ok(true)))
     }
 
     /// Waits for more bytes of a request: false at the client's end.
@@ -100,13 +101,17 @@ impl Client {
     /// # Errors
     /// [`Interrupt::Deadline`] from the timer as it is set; the inner error is the socket's.
     pub async fn fill(&mut self) -> Result<io::Result<bool>, Interrupt> {
+        self.fill_unless(&|| false).await
+    }
+
+    async fn fill_unless(&mut self, ends: &impl Fn() -> bool) -> Result<io::Result<bool>, Interrupt> {
         self.alarm.ring();
         poll_fn(|cx| {
             // Bytes win over the deadline: they may have come together.
             if let Poll::Ready(outcome) = self.stream.input.poll_fill(cx) {
                 return Poll::Ready(Ok(outcome));
             }
-            if self.timer.poll_expired(cx) { Poll::Ready(Err(Interrupt::Deadline)) } else { Poll::Pending }
+            if self.timer.poll_expired(cx) || ends() { Poll::Ready(Err(Interrupt::Deadline)) } else { Poll::Pending }
         })
         .await
     }

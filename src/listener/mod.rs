@@ -2,6 +2,7 @@
 
 pub mod http1;
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use monoio::net::TcpStream;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, shutdown, socket,
+    sockopt,
 };
 
 /// Connections that the kernel may queue for one worker's socket before it drops new ones.
@@ -51,6 +53,7 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 /// One worker's side of a listening socket.
 pub struct Acceptor {
     listener: monoio::net::TcpListener,
+    closed: Cell<bool>,
 }
 
 impl Acceptor {
@@ -61,18 +64,32 @@ impl Acceptor {
     /// If the event loop refuses it.
     pub fn new(socket: TcpListener, epoll: bool) -> io::Result<Acceptor> {
         socket.set_nonblocking(epoll)?;
-        Ok(Acceptor { listener: monoio::net::TcpListener::from_std(socket)? })
+        Ok(Acceptor { listener: monoio::net::TcpListener::from_std(socket)?, closed: Cell::new(false) })
     }
 
-    /// The next client. Must not be dropped while it waits: a connection accepted meanwhile would be lost.
-    pub async fn accept(&self) -> TcpStream {
+    /// The next client; `None` once it is closed. Must not be dropped while it waits: a connection accepted meanwhile
+    /// would be lost.
+    pub async fn accept(&self) -> Option<TcpStream> {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => return stream,
+                Ok((stream, _)) => return Some(stream),
+                Err(_) if self.closed.get() => return None,
                 // Out of descriptors or memory: the client stays in the queue; trying again at once would spin.
                 Err(_) => monoio::time::sleep(Duration::from_millis(10)).await,
             }
         }
+    }
+
+    /// True if a connection has come that was not yet accepted.
+    pub fn has_waiting(&self) -> bool {
+        crate::net::socket::has_input(&self.listener)
+    }
+
+    /// Takes no more connections; those that have come and were not accepted are reset.
+    pub fn close(&self) {
+        self.closed.set(true);
+        // Ends the accepts that wait. An error means that it does not listen any more.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
     }
 }
 

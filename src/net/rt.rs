@@ -134,6 +134,25 @@ async fn one_read() -> io::Result<()> {
     if n == 1 { Ok(()) } else { Err(io::Error::other("the ring lost a byte")) }
 }
 
+/// The end of a socket pair on which another thread rings.
+pub struct Ear(monoio::net::UnixStream);
+
+impl Ear {
+    /// Takes the end over, on the thread that will hear.
+    ///
+    /// # Errors
+    /// If the event loop refuses it.
+    pub fn new(end: std::os::unix::net::UnixStream) -> io::Result<Ear> {
+        end.set_nonblocking(monoio::utils::is_legacy())?;
+        Ok(Ear(monoio::net::UnixStream::from_std(end)?))
+    }
+
+    /// Waits for the next ring, or several at once; false once nobody is left to ring. Must not be dropped while it waits.
+    pub async fn hear(&mut self) -> bool {
+        matches!(self.0.read(Vec::with_capacity(64)).await.0, Ok(1..))
+    }
+}
+
 /// Starts a task on this thread's event loop.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
     // Not joined: a connection's task ends by itself, and dropping the handle of a running task is sound on one thread.

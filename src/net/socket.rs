@@ -4,11 +4,18 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+
+/// True if `socket` has something to read, or to accept, or has ended. A system call.
+pub fn has_input(socket: &impl AsRawFd) -> bool {
+    // SAFETY: `socket` owns the descriptor and is borrowed until this returns, and the borrow does not outlive it.
+    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    matches!(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO), Ok(1..))
+}
 
 /// The descriptor of a stream that lives at least as long as this.
 #[derive(Debug, Clone)]

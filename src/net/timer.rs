@@ -78,6 +78,29 @@ impl Timers {
         poll_fn(|cx| if timer.poll_expired(cx) { Poll::Ready(()) } else { Poll::Pending }).await
     }
 
+    /// Wakes every task that has a timer running, due or not.
+    pub fn wake_all(&self) {
+        self.running().into_iter().filter_map(|entry| entry.waker.borrow().clone()).for_each(Waker::wake);
+    }
+
+    /// Makes every running timer due now.
+    pub fn expire_all(&self) {
+        let now = self.clock.now();
+        for entry in self.running() {
+            entry.deadline.set(now);
+            entry.tick.set(UNSCHEDULED);
+            if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn running(&self) -> Vec<Rc<Entry>> {
+        let wheel = self.wheel.borrow();
+        let entries = wheel.slots.iter().flatten();
+        entries.filter(|entry| entry.deadline.get() != Instant::NEVER && Rc::strong_count(entry) > 1).cloned().collect()
+    }
+
     /// Fires timers for ever. Sleeps while none is due, so an idle worker wakes once per horizon at most.
     pub async fn drive(self: Rc<Timers>) {
         let mut sleep = pin!(monoio::time::sleep(TICK));

@@ -499,7 +499,7 @@ fn strips_usage(scene: &Scene<'_>, call: &Call, candidate: Candidate<'_>) -> boo
 /// What the client is told of an endpoint that could not be reached or gave no answer.
 fn told(scene: &Scene<'_>, wait: Wait, model: &Model, error: &UpstreamError) -> Stop {
     match &error.kind {
-        ErrorKind::Timeout(_) => Stop::Reject(scene.timed_out(wait, model, &error.endpoint), State::Timeout),
+        ErrorKind::Timeout(_) => rejected(scene.timed_out(wait, model, &error.endpoint)),
         ErrorKind::Exhausted => {
             let mut reject = Reject::gateway(503, "upstream_connections_exhausted", sentence(error));
             reject.retry_after_s = Some(1);
@@ -533,8 +533,12 @@ pub fn faulted(fault: UpstreamFault) -> Stop {
 fn interrupted(scene: &Scene<'_>, wait: Wait, model: &Model, connection: &Connection, interrupt: Interrupt) -> Stop {
     match interrupt {
         Interrupt::ClientGone => Stop::ClientGone,
-        Interrupt::Deadline => Stop::Reject(scene.timed_out(wait, model, &connection.slot().name), State::Timeout),
+        Interrupt::Deadline => rejected(scene.timed_out(wait, model, &connection.slot().name)),
     }
+}
+
+fn rejected((reject, state): (Reject, State)) -> Stop {
+    Stop::Reject(reject, state)
 }
 
 fn sentence(error: &UpstreamError) -> String {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::exchange::{Scene, Stop};
+use super::exchange::{Scene, Stop, cut};
 use super::intake::Media;
 use crate::base::reject::Reject;
 use crate::listener::http1::Interrupt;
@@ -126,6 +126,10 @@ impl Scene<'_> {
             Ok(Ok(true)) => Ok(()),
             Ok(_) => Err(Stop::ClientGone),
             Err(Interrupt::ClientGone) => Err(Stop::ClientGone),
+            Err(Interrupt::Deadline) if self.worker.drain.is_over() => {
+                let (reject, state) = cut();
+                Err(Stop::Reject(reject, state))
+            }
             Err(Interrupt::Deadline) => Err(too_slow(within).into()),
         }
     }

@@ -29,7 +29,7 @@ async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&
     let config = worker.config();
     let mut client =
         Client::new(stream, worker.timers.timer(), config.client.half_close, config.limits.stream_bytes_max);
-    while client.wait_for_request(&worker.clock, config.client.keep_alive).await {
+    while client.wait_for_request(&worker.clock, config.client.keep_alive, || worker.drain.is_idle_over()).await {
         client.answering = false;
         client.own = 0;
         // Boxed, as is all that is rare, so that a connection between two requests is small.
@@ -90,6 +90,7 @@ mod tests {
             keys: Keys::new(&config),
             table: Table::new(&config),
             tls: vec![None],
+            ports: Vec::new(),
             names: Vec::new(),
             records: None,
             clock: Clock::new(),

@@ -8,7 +8,7 @@ use super::body::Body;
 use super::connection::After;
 use super::intake::{Intake, Media, new_request_id};
 use super::state::Worker;
-use super::{attempt, models, relay};
+use super::{attempt, drain, models, relay};
 use crate::base::Dialect;
 use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::{Origin, Reject};
@@ -120,6 +120,8 @@ async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Resu
                 return Err(Some(Reject::client(400, "malformed_request", "The request ended within its head.")));
             }
             Ok(Err(_)) | Err(Interrupt::ClientGone) => return Err(None),
+            // Half a head is no request yet.
+            Err(Interrupt::Deadline) if worker.drain.is_over() => return Err(None),
             Err(Interrupt::Deadline) => {
                 let text = format!("The head of the request did not arrive within {within:?}.");
                 return Err(Some(Reject::client(408, "head_timeout", text)));
@@ -152,7 +154,8 @@ impl<'a> Scene<'a> {
 
     /// When the whole exchange must be over.
     pub fn total_until(&self) -> Instant {
-        self.accepted + self.total
+        // Of a gateway whose end has come, whatever is set or looked at from now on is due.
+        if self.worker.drain.is_over() { self.accepted } else { self.accepted + self.total }
     }
 
     /// The exchange as the list of what happens.
@@ -234,6 +237,7 @@ impl<'a> Scene<'a> {
     pub fn keeps_alive(&self) -> bool {
         self.intake.keep_alive
             && self.body_received
+            && !self.worker.drain.has_begun()
             && self.client.served + 1 < self.worker.config().client.requests_max
     }
 
@@ -273,7 +277,7 @@ impl<'a> Scene<'a> {
         if !self.intake.is_head() {
             out.extend_from_slice(&json);
         }
-        self.client.timer.set(self.worker.clock.now() + self.worker.config().client.write);
+        self.client.timer.set(self.write_until(self.worker.clock.now()));
         self.client.write(out).await.map_err(|_| Stop::ClientGone)?;
         self.record.state = State::Complete;
         Ok(if self.keeps_alive() { After::KeepAlive } else { After::Linger })
@@ -365,7 +369,7 @@ async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>) -> 
     if !is_head {
         out.extend_from_slice(&body);
     }
-    client.timer.set(worker.clock.now() + worker.config().client.write);
+    client.timer.set(write_until(worker, worker.clock.now()));
     match client.write(out).await {
         Ok(_) if close => After::Linger,
         Ok(_) => After::KeepAlive,
@@ -396,6 +400,14 @@ fn forbidden_model(name: &str) -> Reject {
         .with_param("model")
 }
 
+/// What a client is told whose exchange is cut.
+pub fn cut() -> (Reject, State) {
+    let mut reject =
+        Reject::gateway(503, "shutting_down", "Ringway is being stopped, and this was not finished in time.");
+    reject.retry_after_s = Some(1);
+    (reject, State::GatewayError)
+}
+
 /// Which of a model's four timers is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -418,14 +430,22 @@ impl Scene<'_> {
         self.client.timer.set(due.min(self.total_until()));
     }
 
+    /// When a write that begins `now` must have got through.
+    pub fn write_until(&self, now: Instant) -> Instant {
+        write_until(self.worker, now)
+    }
+
     /// What the client is told when the timer of `wait` has run out.
-    pub fn timed_out(&self, wait: Wait, model: &Model, endpoint: &str) -> Reject {
+    pub fn timed_out(&self, wait: Wait, model: &Model, endpoint: &str) -> (Reject, State) {
+        if self.worker.drain.is_over() {
+            return cut();
+        }
         if self.worker.clock.now() >= self.total_until() {
             let text = format!("The whole exchange took longer than {:?} (endpoint {endpoint}).", model.timers.total);
-            return Reject::upstream(504, "total_timeout", text);
+            return (Reject::upstream(504, "total_timeout", text), State::Timeout);
         }
         let after = length(wait, model);
-        match wait {
+        let reject = match wait {
             Wait::Connect => Reject::upstream(
                 504,
                 "connect_timeout",
@@ -441,8 +461,14 @@ impl Scene<'_> {
                 "between_tokens_timeout",
                 format!("Endpoint {endpoint} gave no further token within {after:?}."),
             ),
-        }
+        };
+        (reject, State::Timeout)
     }
+}
+
+fn write_until(worker: &Worker, now: Instant) -> Instant {
+    let within = worker.config().client.write;
+    now + if worker.drain.is_over() { within.min(drain::LAST_WRITE) } else { within }
 }
 
 /// How long one of the model's timers runs.

@@ -6,6 +6,7 @@ mod answer;
 mod attempt;
 mod body;
 mod connection;
+mod drain;
 mod exchange;
 mod intake;
 mod models;
@@ -14,18 +15,21 @@ pub mod state;
 
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::base::WorkerId;
+use crate::base::clock::Instant;
 use crate::config::Driver;
 use crate::listener::Acceptor;
-use crate::net::rt::{EventLoop, Rung, spawn, wake_those_who_wait};
+use crate::net::rt::{Ear, EventLoop, Rung, spawn, wake_those_who_wait};
 use crate::net::stream::Stream;
 use state::{Shared, Worker};
 
@@ -34,6 +38,16 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// Accepts that wait on one listener's socket at a time.
 const ACCEPTS: usize = 8;
+
+/// What the control thread says to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToWorker {
+    /// End: take no more clients, finish what is under way, and cut what is not finished `by` then.
+    Drain {
+        /// When.
+        by: Instant,
+    },
+}
 
 /// What a worker says once it accepts clients.
 #[derive(Debug, Clone)]
@@ -50,17 +64,25 @@ pub struct Started {
     pub thread: i32,
 }
 
-/// Starts the worker `id` on CPU `core`, accepting on `sockets` (one per listener). It says so on `started`, or why it can't.
+/// What is its worker's alone from the start.
+pub struct Own {
+    /// One socket per listener.
+    pub sockets: Vec<TcpListener>,
+    /// Where it hears that there is a message for it.
+    pub ear: UnixStream,
+}
+
+/// Starts the worker `id` on CPU `core`. It says so on `started`, or why it can't. Its thread ends when it has drained.
 ///
 /// # Errors
 /// If the thread cannot be made.
 pub fn start(
     id: WorkerId,
     core: usize,
-    sockets: Vec<TcpListener>,
+    own: Own,
     shared: Arc<Shared>,
     started: SyncSender<io::Result<Started>>,
-) -> io::Result<()> {
+) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("ringway-{}", id.0)).spawn(move || {
         let pinned = pin_to(core);
         let ring = &shared.config.ring;
@@ -75,7 +97,7 @@ pub fn start(
             Ok(mut event_loop) => {
                 let (rung, refused) = (event_loop.rung, std::mem::take(&mut event_loop.refused));
                 let thread = nix::unistd::gettid().as_raw();
-                event_loop.block_on(run(id, sockets, rung, shared, move |ready| {
+                event_loop.block_on(run(id, own, rung, shared, move |ready| {
                     // Nobody waits any more if starting has failed elsewhere.
                     let _ = started.send(ready.map(|()| Started { id, rung, refused, pinned, thread }));
                 }));
@@ -84,8 +106,7 @@ pub fn start(
                 let _ = started.send(Err(error));
             }
         }
-    })?;
-    Ok(())
+    })
 }
 
 fn pin_to(core: usize) -> bool {
@@ -95,18 +116,16 @@ fn pin_to(core: usize) -> bool {
     set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).is_ok()
 }
 
-async fn run(
-    id: WorkerId,
-    sockets: Vec<TcpListener>,
-    rung: Rung,
-    shared: Arc<Shared>,
-    ready: impl FnOnce(io::Result<()>),
-) {
+async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: impl FnOnce(io::Result<()>)) {
     let worker = Worker::new(id, shared);
-    let acceptors: io::Result<Vec<Acceptor>> =
-        sockets.into_iter().map(|socket| Acceptor::new(socket, rung == Rung::Epoll)).collect();
+    let acceptors: io::Result<Vec<Rc<Acceptor>>> =
+        own.sockets.into_iter().map(|socket| Acceptor::new(socket, rung == Rung::Epoll).map(Rc::new)).collect();
     let acceptors = match acceptors {
         Ok(acceptors) => acceptors,
+        Err(error) => return ready(Err(error)),
+    };
+    let ear = match Ear::new(own.ear) {
+        Ok(ear) => ear,
         Err(error) => return ready(Err(error)),
     };
     spawn(wake_those_who_wait());
@@ -116,20 +135,19 @@ async fn run(
     // Each waiting accept takes one connection per turn. On epoll only one task can wait for a socket, but that one goes
     // on for as long as there are connections.
     let accepts = if rung == Rung::Epoll { 1 } else { ACCEPTS };
-    for (listener, acceptor) in acceptors.into_iter().enumerate() {
-        let acceptor = Rc::new(acceptor);
+    for (listener, acceptor) in acceptors.iter().enumerate() {
         for _ in 0..accepts {
             spawn(accept(worker.clone(), listener, acceptor.clone()));
         }
     }
     ready(Ok(()));
-    std::future::pending::<()>().await;
+    drain::listen(worker, ear, acceptors).await;
 }
 
 async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
     let open = worker.shared.config.listeners[listener].open;
     loop {
-        let tcp = acceptor.accept().await;
+        let Some(tcp) = acceptor.accept().await else { return };
         let Some(place) = worker.take_place() else {
             // At the bound: closing tells the client at once, a silent queue would not.
             drop(tcp);

@@ -205,8 +205,7 @@ impl Relay<'_, '_> {
                 Err(Interrupt::Deadline) if ended => None,
                 Err(Interrupt::Deadline) => {
                     let endpoint = &self.begun.connection.slot().name;
-                    let reject = self.scene.timed_out(Wait::BetweenTokens, self.model, endpoint);
-                    self.failure = Some((reject, State::Timeout));
+                    self.failure = Some(self.scene.timed_out(Wait::BetweenTokens, self.model, endpoint));
                     return Ok(());
                 }
             };
@@ -256,10 +255,9 @@ impl Relay<'_, '_> {
             }
             out.drain(..sent);
         }
-        let config = self.scene.worker.config();
         let now = self.scene.worker.clock.now();
         // Not cut short by the total: that the time is over is said between two writes, not by giving one up.
-        self.scene.client.timer.set(now + config.client.write);
+        self.scene.client.timer.set(self.scene.write_until(now));
         if !self.begun.decoder.is_done() {
             let input = &mut self.begun.connection.stream.input;
             std::future::poll_fn(|cx| {
@@ -269,7 +267,11 @@ impl Relay<'_, '_> {
             .await;
         }
         // A client that has stopped reading is as good as gone.
-        let out = self.scene.client.write(out).await.map_err(|_| self.abandon())?;
+        let out = match self.scene.client.write(out).await {
+            Ok(out) => out,
+            Err(Interrupt::Deadline) if self.scene.worker.drain.is_over() => return Err(self.cut()),
+            Err(_) => return Err(self.abandon()),
+        };
         // While the client was slow the upstream was not read, which is not its fault.
         self.due = self.due + (self.scene.worker.clock.now() - now);
         Ok(out)
@@ -280,6 +282,16 @@ impl Relay<'_, '_> {
         self.begun.connection.stream.socket.abort();
         self.settle();
         Stop::ClientGone
+    }
+
+    /// The gateway ends, and this client did not take what it was to be sent.
+    fn cut(&mut self) -> Stop {
+        self.abandon();
+        if self.framing == Framing::UntilClose {
+            // To this client an orderly end would say that the answer is whole.
+            self.scene.client.stream.socket.reset();
+        }
+        Stop::Cut(State::GatewayError)
     }
 
     fn settle(&mut self) {
@@ -332,7 +344,7 @@ impl Relay<'_, '_> {
         let mut out = Vec::new();
         self.frame(&mut out);
         let now = self.scene.worker.clock.now();
-        self.scene.client.timer.set(now + self.scene.worker.config().client.write);
+        self.scene.client.timer.set(self.scene.write_until(now));
         // If even this does not get through, closing says the rest.
         self.scene.client.write(out).await.is_ok()
     }

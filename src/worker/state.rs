@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::ToWorker;
+use super::drain::Drain;
 use crate::admission::Keys;
 use crate::base::clock::Clock;
 use crate::base::{EndpointId, WorkerId};
 use crate::config::Config;
 use crate::mesh::mailbox::Mailbox;
+use crate::mesh::port::Port;
 use crate::net::buf::Buffers;
 use crate::net::dns::{Names, Resolved};
 use crate::net::moderator::Moderator;
@@ -33,6 +36,8 @@ pub struct Shared {
     pub table: Table,
     /// What each https endpoint trusts, by endpoint.
     pub tls: Vec<Option<Arc<ClientConfig>>>,
+    /// The control thread's way to each worker.
+    pub ports: Vec<Port<ToWorker>>,
     /// Newly resolved names, by worker.
     pub names: Vec<Mailbox<Arc<Names>>>,
     /// Where usage records go; `None` keeps none.
@@ -61,6 +66,8 @@ pub struct Worker {
     pub recorder: Recorder,
     /// Its pauses under many streams.
     pub moderator: Rc<Moderator>,
+    /// How far it is with ending.
+    pub drain: Drain,
     /// Bounds on heads.
     pub head_limits: HeadLimits,
     resolved: RefCell<Resolved>,
@@ -94,6 +101,7 @@ impl Worker {
             upstreams: Upstreams::new(&shared.config, &shared.tls),
             recorder: Recorder::new(shared.records.clone()),
             moderator: Moderator::new(shared.clock.clone(), shared.config.ring.gather),
+            drain: Drain::default(),
             head_limits,
             resolved: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
@@ -115,6 +123,11 @@ impl Worker {
         }
         self.connections.set(taken + 1);
         Some(Place(self.connections.clone()))
+    }
+
+    /// Client connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
     }
 
     /// Random bits for choices that need no secrecy.

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::compile::tests::{OPEN, REFERENCE, around, load, only, replaced, sound};
 
 /// Every bounded field: section, name, least and most (as the documentation writes them), and one past each.
-const BOUNDS: [(&str, &str, [&str; 4]); 21] = [
+const BOUNDS: [(&str, &str, [&str; 4]); 22] = [
     ("ring", "entries", ["256", "32768", "255", "32769"]),
     ("ring", "gather_us", ["0", "2000", "-1", "2001"]),
     ("timers", "connect", ["1ms", "5m", "0ms", "300001ms"]),
@@ -27,6 +27,7 @@ const BOUNDS: [(&str, &str, [&str; 4]); 21] = [
     ("client", "head", ["1ms", "5m", "0ms", "300001ms"]),
     ("client", "body", ["1ms", "1h", "0ms", "3600001ms"]),
     ("client", "write", ["1ms", "1h", "0ms", "3600001ms"]),
+    ("client", "drain", ["1ms", "1h", "0ms", "3600001ms"]),
     ("pool", "idle", ["1ms", "1h", "0ms", "3600001ms"]),
     ("pool", "connections_max", ["1", "1000000", "0", "1000001"]),
     ("pool", "idle_max", ["0", "100000", "-1", "100001"]),

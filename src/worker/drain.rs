@@ -1,0 +1,88 @@
+//! The end of a worker: no new clients, what is under way goes on to a deadline, and what is cut then is told so.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::ToWorker;
+use super::state::Worker;
+use crate::base::clock::Instant;
+use crate::listener::Acceptor;
+use crate::net::rt::Ear;
+
+/// Connections that have come when the end begins are still taken, for as long as this at most.
+const LAST_ACCEPTS: Duration = Duration::from_millis(100);
+/// What is cut has this long to tell its client and to close.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// One write of those last words.
+pub const LAST_WRITE: Duration = Duration::from_secs(1);
+/// How often a worker that ends looks whether it is alone.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How far a worker is with ending.
+#[derive(Debug, Default)]
+pub struct Drain {
+    begun: Cell<bool>,
+    idle_over: Cell<bool>,
+    over: Cell<bool>,
+}
+
+impl Drain {
+    /// True once a connection is closed after the answer under way.
+    pub fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// True once connections are closed that have nothing under way.
+    pub fn is_idle_over(&self) -> bool {
+        self.idle_over.get()
+    }
+
+    /// True once the time for what is under way is over.
+    pub fn is_over(&self) -> bool {
+        self.over.get()
+    }
+}
+
+/// Waits for the message to end, and ends: returns once no client is left, or once those left had their last words.
+pub async fn listen(worker: Rc<Worker>, mut ear: Ear, acceptors: Vec<Rc<Acceptor>>) {
+    let by = loop {
+        if !ear.hear().await {
+            // Nobody is left to say when.
+            break worker.clock.now();
+        }
+        if let Some(ToWorker::Drain { by }) =
+            worker.shared.ports.get(usize::from(worker.id.0)).and_then(|port| port.take())
+        {
+            break by;
+        }
+    };
+    drain(&worker, &acceptors, by).await;
+}
+
+async fn drain(worker: &Rc<Worker>, acceptors: &[Rc<Acceptor>], by: Instant) {
+    let clock = &worker.clock;
+    worker.drain.begun.set(true);
+    let last_accept = clock.now() + LAST_ACCEPTS;
+    while acceptors.iter().any(|acceptor| acceptor.has_waiting()) && clock.now() < last_accept {
+        worker.timers.sleep_until(clock.now() + LOOK).await;
+    }
+    acceptors.iter().for_each(|acceptor| acceptor.close());
+    // What these accepts and their first reads have brought is seen in the next turn.
+    worker.timers.sleep_until(clock.now() + LOOK).await;
+    worker.drain.idle_over.set(true);
+    // Who waits for a request looks again, and closes.
+    worker.timers.wake_all();
+    until_alone(worker, by).await;
+    if worker.connections() > 0 {
+        worker.drain.over.set(true);
+        worker.timers.expire_all();
+        until_alone(worker, clock.now() + LAST_WORDS).await;
+    }
+}
+
+async fn until_alone(worker: &Rc<Worker>, until: Instant) {
+    while worker.connections() > 0 && worker.clock.now() < until {
+        worker.timers.sleep_until((worker.clock.now() + LOOK).min(until)).await;
+    }
+}
