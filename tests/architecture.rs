@@ -49,7 +49,7 @@ fn each_sentence_can_be_broken() {
         // Layers.
         ("wire/chat.rs", "use crate::config::Config;", "nothing imports sideways"),
         ("wire/chat.rs", "use crate::routing;", "imports point down"),
-        ("config/compile.rs", "fn f() -> crate::net::dns::Names { todo!() }", "imports point down"),
+        ("config/compile.rs", "fn f(_: crate::net::dns::Names) {}", "imports point down"),
         ("base/mod.rs", "pub use super::wire::sse;", "nothing imports sideways"),
         ("routing/mod.rs", "use crate::{base::EndpointId, admission::Ticket};", "nothing imports sideways"),
         ("jobs/mod.rs", "use crate::cache::key::CacheKey;", "nothing imports sideways"),
