@@ -4,12 +4,13 @@
 //! reported in one go; a section with a fault has no compiled form. Pure: the environment, files and CPUs are asked
 //! for through [`Sources`].
 
-use core::time::Duration;
-use std::collections::{HashMap, HashSet};
-use std::io;
-use std::path::{Path, PathBuf};
+mod clients;
+mod providers;
 
-use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 
 use toml::de::DeTable;
 
@@ -67,17 +68,17 @@ pub fn compile(text: &str, base: &Path, sources: &dyn Sources) -> Result<Config,
 fn file(mut file: Section) -> Option<Config> {
     let cores = cores(&mut file);
     let ring = ring(file.section("ring"));
-    let (providers, endpoints) = providers(&mut file).unwrap_or_default();
-    let timers = timers(file.section("timers"), None);
-    let models = models(&mut file, &providers, &timers);
+    let (providers, endpoints) = providers::providers(&mut file).unwrap_or_default();
+    let timers = providers::timers(file.section("timers"), None);
+    let models = providers::models(&mut file, &providers, &timers);
     let keys = file.get("keys");
     // Faulty keys are keys all the same: that they are wrong is said elsewhere.
     let has_keys = keys.is_some();
-    let keys = keys.map_or(Some(Vec::new()), |item| self::keys(&item, models.as_deref()));
-    let listeners = listeners(&mut file, has_keys);
+    let keys = keys.map_or(Some(Vec::new()), |item| clients::keys(&item, models.as_deref()));
+    let listeners = clients::listeners(&mut file, has_keys);
     let limits = limits(file.section("limits"));
-    let client = client(file.section("client"));
-    let pool = pool(file.section("pool"));
+    let client = clients::client(file.section("client"));
+    let pool = providers::pool(file.section("pool"));
     let usage_log = match file.get("usage_log") {
         Some(item) => secrets::path(&item).map(Some),
         None => Some(None),
@@ -151,253 +152,6 @@ fn ring(mut ring: Section) -> Ring {
     Ring { driver, entries, gather }
 }
 
-fn listeners(file: &mut Section, has_keys: bool) -> Option<Vec<Listener>> {
-    let list = file.require("listeners", "at least one [[listeners]] with an address")?;
-    let mut seen = HashMap::new();
-    let items = list.list(LISTENERS_MAX, "[[listeners]]")?;
-    all(items, |item| listener(item.section()?, has_keys, &mut seen))
-}
-
-fn listener(mut listener: Section, has_keys: bool, seen: &mut HashMap<SocketAddr, String>) -> Option<Listener> {
-    let text = listener.require("address", r#"IP address and port, "127.0.0.1:8080""#).and_then(|item| item.text());
-    let access_item = listener.get("access");
-    let access = listener.choice("access", &[("keys", false), ("open", true)]);
-    listener.finish();
-    let text = text?;
-    let Ok(address) = text.value.parse::<SocketAddr>() else {
-        return text
-            .wrong("is not an address", r#"IP address and port: "127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080""#);
-    };
-    // Port 0 is a free port each time.
-    let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
-    if let (true, Some(first)) = (address.port() != 0, seen.insert(canonical, listener_path(&text))) {
-        return text.wrong(&format!("is already the address of {first}"), "each listener needs an address of its own");
-    }
-    let item = match (access_item, access) {
-        // Said, but not a known word: reported by now.
-        (Some(_), None) => return None,
-        (_, Some(open)) if open || has_keys => return Some(Listener { address, open }),
-        (Some(item), _) => item,
-        (None, _) if has_keys => {
-            return Some(Listener { address, open: false });
-        }
-        (None, _) if canonical.ip().is_loopback() => {
-            return Some(Listener { address, open: true });
-        }
-        (None, _) => {
-            return text.wrong(
-                "is not a loopback address, and there are no [[keys]]",
-                r#"add [[keys]], listen on 127.0.0.1, or say access = "open""#,
-            );
-        }
-    };
-    item.wrong(r#""keys" lets no one in, for there are no [[keys]]"#, r#"add [[keys]], or say access = "open""#)
-}
-
-/// `listeners[1].address` without its last part.
-fn listener_path(text: &Text) -> String {
-    text.item.path.trim_end_matches(".address").to_owned()
-}
-
-fn keys(list: &Item, models: Option<&[Model]>) -> Option<Vec<Key>> {
-    let models: Option<HashSet<&str>> = models.map(|models| models.iter().map(|model| model.name.as_str()).collect());
-    let (mut names, mut digests) = (HashMap::new(), HashMap::new());
-    let items = list.list(KEYS_MAX, "[[keys]]")?;
-    all(items, |item| key(item.section()?, models.as_ref(), &mut names, &mut digests))
-}
-
-fn key(
-    mut key: Section,
-    known: Option<&HashSet<&str>>,
-    names: &mut HashMap<String, String>,
-    digests: &mut HashMap<[u8; 32], String>,
-) -> Option<Key> {
-    let path = key.path.clone();
-    let name = key.require("name", "a name for usage records").and_then(|item| plain_name(&item, &path, names));
-    let digest = key.require("secret", "where the key comes from").and_then(|item| {
-        let digest = secrets::client_key(&item)?;
-        match digests.insert(digest, path.clone()) {
-            Some(first) => {
-                item.wrong(&format!("is the same key as that of {first}"), "each key needs a secret of its own")
-            }
-            None => Some(digest),
-        }
-    });
-    let models = key.get("models").map_or(Some(None), |item| key_models(&item, known));
-    key.finish();
-    Some(Key { name: name?, digest: digest?, models: models? })
-}
-
-/// The names of models that a key may ask for; `Some(None)` is all.
-fn key_models(list: &Item, known: Option<&HashSet<&str>>) -> Option<Option<Vec<String>>> {
-    let items = list.list(KEY_MODELS_MAX, r#"a list of model names, ["*"] for all"#)?;
-    let names = all(items, |item| {
-        let text = item.text()?;
-        // With a default route, any name may be asked for; without sound models there is nothing to compare with.
-        let is_known = known.is_none_or(|known| known.contains("*") || known.contains(text.value.as_str()));
-        if text.value == "*" || is_known {
-            return Some(text.value);
-        }
-        text.undefined(known.into_iter().flatten().copied())
-    })?;
-    Some(if names.iter().any(|name| name == "*") { None } else { Some(names) })
-}
-
-/// A provider as far as it could be compiled, under the name that routes use.
-struct Named {
-    name: Option<String>,
-    provider: Option<Provider>,
-}
-
-fn providers(file: &mut Section) -> Option<(Vec<Named>, Vec<Option<Endpoint>>)> {
-    let list = file.require("providers", "at least one [[providers]] with a name and endpoints")?;
-    let (mut names, mut endpoints) = (HashMap::new(), Vec::new());
-    let items = list.list(PROVIDERS_MAX, "[[providers]]")?;
-    let mut providers = Vec::with_capacity(items.len());
-    for (at, item) in items.into_iter().enumerate() {
-        let absent = Named { name: None, provider: None };
-        providers.push(item.section().map_or(absent, |section| provider(section, at, &mut names, &mut endpoints)));
-    }
-    Some((providers, endpoints))
-}
-
-fn provider(
-    mut provider: Section,
-    at: usize,
-    names: &mut HashMap<String, String>,
-    endpoints: &mut Vec<Option<Endpoint>>,
-) -> Named {
-    let path = provider.path.clone();
-    let item = provider.require("name", "a name for routes and records");
-    // A name that breaks a rule still says which provider a route means.
-    let spoken = item.as_ref().and_then(Item::quiet_text);
-    let name = item.and_then(|item| plain_name(&item, &path, names));
-    let include_usage = provider.boolean("include_usage", true);
-    let auth = provider.choice("auth", &AUTH_WORDS).unwrap_or(Auth::Dialect);
-    let ca = provider.get("ca").and_then(|item| authority_file(&item));
-    let first = endpoints.len();
-    let list = provider.require("endpoints", "at least one [[providers.endpoints]] with a url");
-    for (number, item) in
-        list.and_then(|list| list.list(ENDPOINTS_MAX, "[[providers.endpoints]]")).into_iter().flatten().enumerate()
-    {
-        let base = Endpoint {
-            name: format!("{}/{number}", name.as_deref().unwrap_or_default()),
-            provider: at,
-            tls: false,
-            host: String::new(),
-            port: 0,
-            authority: String::new(),
-            base_path: String::new(),
-            key: None,
-            auth,
-            ca: ca.clone(),
-        };
-        endpoints.push(item.section().and_then(|section| endpoint(section, base)));
-    }
-    provider.finish();
-    // At most 256 providers of 64 endpoints: the numbers fit.
-    let ids = (first..endpoints.len()).map(|id| EndpointId(id as u16)).collect();
-    Named { name: spoken, provider: name.map(|name| Provider { name, endpoints: ids, include_usage }) }
-}
-
-const AUTH_WORDS: [(&str, Auth); 3] = [("auto", Auth::Dialect), ("bearer", Auth::Bearer), ("x-api-key", Auth::XApiKey)];
-
-/// Completes `base`, which has what the provider says of all its endpoints.
-fn endpoint(mut endpoint: Section, base: Endpoint) -> Option<Endpoint> {
-    let url = endpoint.require("url", url::URL_FORM).and_then(|item| {
-        match url::parse(&item.text()?.value) {
-            Ok(url) => Some(url),
-            // Not quoted: a URL may hold a key.
-            Err(what) => item.wrong(what, url::URL_FORM),
-        }
-    });
-    let key = endpoint.get("key").and_then(|item| secrets::endpoint_key(&item));
-    let auth = endpoint.choice("auth", &AUTH_WORDS).unwrap_or(base.auth);
-    let ca = endpoint.get("ca").and_then(|item| {
-        if url.as_ref().is_some_and(|url| !url.tls) {
-            return item.wrong("has no effect on an http URL", "https, or no ca");
-        }
-        authority_file(&item)
-    });
-    endpoint.finish();
-    let url::Url { tls, host, port, authority, path } = url?;
-    let ca = ca.or(base.ca).filter(|_| tls);
-    Some(Endpoint { tls, host, port, authority, base_path: path, key, auth, ca, ..base })
-}
-
-/// The path of a readable PEM file with a certificate in it.
-fn authority_file(item: &Item) -> Option<PathBuf> {
-    const FORM: &str = "a PEM file of certificates; a relative path starts at the folder of this file";
-    let path = secrets::path(item)?;
-    match item.reading.sources.file(&path) {
-        Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Some(path),
-        Ok(_) => item.wrong("the file holds no certificate", FORM),
-        Err(error) => item.wrong(&format!("the file cannot be read: {error}"), FORM),
-    }
-}
-
-fn models(file: &mut Section, providers: &[Named], timers: &ModelTimers) -> Option<Vec<Model>> {
-    let list = file.require("models", "at least one [[models]] with a name and a route")?;
-    let mut names = HashMap::new();
-    let items = list.list(MODELS_MAX, "[[models]]")?;
-    all(items, |item| model(item.section()?, providers, timers, &mut names))
-}
-
-fn model(
-    mut model: Section,
-    providers: &[Named],
-    defaults: &ModelTimers,
-    names: &mut HashMap<String, String>,
-) -> Option<Model> {
-    let path = model.path.clone();
-    let name = model.require("name", r#"what clients ask for, or "*""#).and_then(|item| {
-        let text = model_name(&item)?;
-        unique(&text, &path, names)
-    });
-    let list = model.require("route", r#"route = [{ provider = "…" }]"#);
-    let mut seen = HashMap::new();
-    let route = list.and_then(|list| list.list(ROUTE_MAX, r#"[{ provider = "…" }]"#)).and_then(|items| {
-        all(items, |item| {
-            let target = target(item.section()?, providers)?;
-            match seen.insert((target.provider, target.model.clone()), item.path.clone()) {
-                Some(first) => item.wrong(&format!("is the same as {first}"), "each way to serve a model once"),
-                None => Some(target),
-            }
-        })
-    });
-    let timers = timers(model.section("timers"), Some(defaults));
-    model.finish();
-    Some(Model { name: name?, route: route?, timers })
-}
-
-fn target(mut target: Section, providers: &[Named]) -> Option<Target> {
-    let provider = target.require("provider", "the name of one of [[providers]]").and_then(|item| {
-        let text = item.text()?;
-        let found = providers.iter().position(|named| named.name.as_deref() == Some(&text.value));
-        // Where the list of providers could not be read at all, that is the fault to mend.
-        if found.is_none() && !providers.is_empty() {
-            return text.undefined(providers.iter().filter_map(|named| named.name.as_deref()));
-        }
-        found
-    });
-    let model = target.get("model").map_or(Some(None), |item| model_name(&item).map(|text| Some(text.value)));
-    target.finish();
-    Some(Target { provider: provider?, model: model? })
-}
-
-fn timers(mut timers: Section, defaults: Option<&ModelTimers>) -> ModelTimers {
-    let or = |bound: Bound<_>, default: Option<_>| Bound { default: default.unwrap_or(bound.default), ..bound };
-    let read = ModelTimers {
-        connect: timers.duration("connect", or(TimersSchema::CONNECT, defaults.map(|d| d.connect))),
-        first_token: timers.duration("first_token", or(TimersSchema::FIRST_TOKEN, defaults.map(|d| d.first_token))),
-        between_tokens: timers
-            .duration("between_tokens", or(TimersSchema::BETWEEN_TOKENS, defaults.map(|d| d.between_tokens))),
-        total: timers.duration("total", or(TimersSchema::TOTAL, defaults.map(|d| d.total))),
-    };
-    timers.finish();
-    read
-}
-
 fn limits(mut limits: Section) -> Limits {
     let head_bytes_max = limits.size("head_bytes_max", LimitsSchema::HEAD_BYTES_MAX);
     let read = Limits {
@@ -413,31 +167,6 @@ fn limits(mut limits: Section) -> Limits {
         not_above(&mut limits, "target_bytes_max", read.target_bytes_max, "head_bytes_max", head_bytes_max);
     limits.finish();
     Limits { target_bytes_max, ..read }
-}
-
-fn client(mut client: Section) -> ClientTimers {
-    let read = ClientTimers {
-        keep_alive: client.duration("keep_alive", ClientSchema::KEEP_ALIVE),
-        requests_max: client.whole("requests_max", ClientSchema::REQUESTS_MAX) as u32,
-        head: client.duration("head", ClientSchema::HEAD),
-        body: client.duration("body", ClientSchema::BODY),
-        write: client.duration("write", ClientSchema::WRITE),
-        drain: client.duration("drain", ClientSchema::DRAIN),
-        half_close: client
-            .choice("half_close", &[("gone", HalfClose::Gone), ("finish", HalfClose::Finish)])
-            .unwrap_or(HalfClose::Gone),
-    };
-    client.finish();
-    read
-}
-
-fn pool(mut pool: Section) -> Pool {
-    let connections_max = pool.whole("connections_max", PoolSchema::CONNECTIONS_MAX) as usize;
-    let idle_max = pool.whole("idle_max", PoolSchema::IDLE_MAX) as usize;
-    let idle = pool.duration("idle", PoolSchema::IDLE);
-    let idle_max = not_above(&mut pool, "idle_max", idle_max, "connections_max", connections_max);
-    pool.finish();
-    Pool { idle_max, idle, connections_max }
 }
 
 /// Holds a field to another that it is a part of. A default yields; a value that was written is a fault.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::body::Body;
 use super::connection::After;
 use super::intake::{Intake, Media, new_request_id};
+use super::reply::{Refusal, refuse};
 use super::state::Worker;
 use super::{attempt, drain, models, relay};
 use crate::base::Dialect;
@@ -16,10 +17,8 @@ use crate::config::Model;
 use crate::listener::http1::{Client, Interrupt};
 use crate::routing::Plan;
 use crate::telemetry::{Exchange, State};
-use crate::upstream::http1::AnswerHead;
-use crate::wire;
 use crate::wire::chat::takes_json;
-use crate::wire::http1::{Framing, HeadScan, end_head, write_content_length, write_header, write_status_line};
+use crate::wire::http1::{Framing, HeadScan};
 use crate::wire::request::{self, Scan};
 
 /// Why an exchange ends before its answer does.
@@ -241,48 +240,6 @@ impl<'a> Scene<'a> {
             && self.client.served + 1 < self.worker.config().client.requests_max
     }
 
-    /// Begins an answer in `out`: its head, for a body framed as `framing`.
-    pub fn write_head(&mut self, out: &mut Vec<u8>, head: &AnswerHead, framing: Framing) {
-        self.record.status = head.status;
-        write_status_line(out, head.status);
-        out.extend_from_slice(&head.fields);
-        if head.status >= 400 {
-            out.extend_from_slice(b"x-ringway-error-origin: upstream\r\n");
-        }
-        self.end_head(out, framing);
-    }
-
-    fn end_head(&self, out: &mut Vec<u8>, framing: Framing) {
-        match framing {
-            Framing::Length(length) => write_content_length(out, length),
-            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-            Framing::None | Framing::UntilClose => {}
-        }
-        // The id was checked when it was taken over.
-        let _ = write_header(out, "x-request-id", self.intake.request_id.as_bytes());
-        if !self.keeps_alive() || framing == Framing::UntilClose {
-            out.extend_from_slice(b"connection: close\r\n");
-        } else if self.intake.is_http10 {
-            out.extend_from_slice(b"connection: keep-alive\r\n");
-        }
-        end_head(out);
-    }
-
-    async fn answer_ourselves(&mut self, json: Vec<u8>) -> Result<After, Stop> {
-        self.record.status = 200;
-        let mut out = Vec::with_capacity(256 + json.len());
-        write_status_line(&mut out, 200);
-        out.extend_from_slice(b"content-type: application/json\r\n");
-        self.end_head(&mut out, Framing::Length(json.len() as u64));
-        if !self.intake.is_head() {
-            out.extend_from_slice(&json);
-        }
-        self.client.timer.set(self.write_until(self.worker.clock.now()));
-        self.client.write(out).await.map_err(|_| Stop::ClientGone)?;
-        self.record.state = State::Complete;
-        Ok(if self.keeps_alive() { After::KeepAlive } else { After::Linger })
-    }
-
     /// Turns the outcome into what becomes of the connection, and settles the record.
     async fn end(mut self, outcome: Result<After, Stop>) -> After {
         let after = match outcome {
@@ -333,47 +290,6 @@ fn body_len(framing: Framing) -> usize {
     match framing {
         Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
         _ => 0,
-    }
-}
-
-struct Refusal<'a> {
-    reject: &'a Reject,
-    dialect: Dialect,
-    request_id: &'a str,
-    is_head: bool,
-    close: bool,
-}
-
-/// Says no in the shape of the path's dialect.
-async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>) -> After {
-    let Refusal { reject, dialect, request_id, is_head, close } = *refusal;
-    let body = wire::error_body(dialect, reject);
-    let mut out = Vec::with_capacity(256 + body.len());
-    write_status_line(&mut out, reject.status);
-    out.extend_from_slice(b"content-type: application/json\r\nx-ringway-error-origin: ");
-    out.extend_from_slice(reject.origin.as_str().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write_content_length(&mut out, body.len() as u64);
-    // The id was checked when it was taken over; the number cannot break its line.
-    let _ = write_header(&mut out, "x-request-id", request_id.as_bytes());
-    if let Some(seconds) = reject.retry_after_s {
-        let _ = write_header(&mut out, "retry-after", seconds.to_string().as_bytes());
-    }
-    if reject.status == 405 {
-        out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE\r\n");
-    }
-    if close {
-        out.extend_from_slice(b"connection: close\r\n");
-    }
-    end_head(&mut out);
-    if !is_head {
-        out.extend_from_slice(&body);
-    }
-    client.timer.set(write_until(worker, worker.clock.now()));
-    match client.write(out).await {
-        Ok(_) if close => After::Linger,
-        Ok(_) => After::KeepAlive,
-        Err(_) => After::Close,
     }
 }
 
@@ -466,7 +382,8 @@ impl Scene<'_> {
     }
 }
 
-fn write_until(worker: &Worker, now: Instant) -> Instant {
+/// When a write to a client that begins `now` must have got through.
+pub fn write_until(worker: &Worker, now: Instant) -> Instant {
     let within = worker.config().client.write;
     now + if worker.drain.is_over() { within.min(drain::LAST_WRITE) } else { within }
 }

@@ -11,6 +11,7 @@ mod exchange;
 mod intake;
 mod models;
 mod relay;
+mod reply;
 pub mod state;
 
 use std::io;

@@ -1,0 +1,108 @@
+//! Who may connect, who may call, and how long they may take.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+
+use super::*;
+
+/// One address that clients connect to.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "Listener")]
+pub struct ListenerSchema {
+    /// IP address and port, `127.0.0.1:8080` or `[::]:8080`; port 0 takes a free one.
+    pub address: String,
+    /// Whether requests need a key here. Default: `keys`; without any keys `open`, which is allowed unsaid on
+    /// loopback only.
+    pub access: Option<AccessSchema>,
+}
+
+/// Whether requests need a key.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "lowercase", rename = "Access")]
+pub enum AccessSchema {
+    /// One of `[[keys]]` is needed.
+    Keys,
+    /// Anyone who can connect may call.
+    Open,
+}
+
+/// One client key. Clients send it as `Authorization: Bearer` or `x-api-key`.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "Key")]
+pub struct KeySchema {
+    /// Its name in usage records, 1 to 64 of letters, digits, `.`, `_` and `-`; unique.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX))]
+    pub name: String,
+    /// The key itself, 1 to 4096 visible ASCII characters; no two keys may share one.
+    pub secret: SecretSchema,
+    /// The models it may ask for, by the names clients use, 1 to 1000; `*` is any. Default `["*"]`.
+    #[schemars(length(min = 1, max = KEY_MODELS_MAX), extend("default" = ["*"]))]
+    pub models: Option<Vec<String>>,
+}
+
+/// Where a client key is to be found. Exactly one.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "lowercase", rename = "Secret")]
+pub enum SecretSchema {
+    /// Name of the environment variable that holds it.
+    Env(String),
+    /// File that holds it; white space at its end does not count.
+    File(String),
+    /// Its SHA-256: `sha256:` and 64 hexadecimal digits.
+    Hash(String),
+}
+
+/// Deadlines towards clients.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "Client")]
+pub struct ClientSchema {
+    /// An idle connection is closed after this: 1ms to 1h. Default 75s.
+    #[schemars(extend("default" = "75s"))]
+    pub keep_alive: Option<HumanDuration>,
+    /// Requests on one connection before it is closed: 1 to 1000000000. Default 1000.
+    #[schemars(range(min = ClientSchema::REQUESTS_MAX.min, max = ClientSchema::REQUESTS_MAX.max), extend("default" = 1000))]
+    pub requests_max: Option<u32>,
+    /// From the first byte of a head to its last: 1ms to 5m. Default 10s.
+    #[schemars(extend("default" = "10s"))]
+    pub head: Option<HumanDuration>,
+    /// Between two reads of a request body: 1ms to 1h. Default 30s.
+    #[schemars(extend("default" = "30s"))]
+    pub body: Option<HumanDuration>,
+    /// A piece of an answer (some 64 KiB at most) that the client does not take within this ends the connection: 1ms to 1h.
+    /// Default 1m.
+    #[schemars(extend("default" = "1m"))]
+    pub write: Option<HumanDuration>,
+    /// How long exchanges under way may go on after SIGTERM or SIGINT: 1ms to 1h. Default 30s.
+    #[schemars(extend("default" = "30s"))]
+    pub drain: Option<HumanDuration>,
+    /// What a client means that shuts its sending side after a whole request; TCP cannot tell it from a close.
+    /// Default `gone`.
+    #[schemars(extend("default" = "gone"))]
+    pub half_close: Option<HalfCloseSchema>,
+}
+
+impl ClientSchema {
+    /// See the field.
+    pub const KEEP_ALIVE: Bound<Duration> = ms(1, 75 * SECOND, HOUR);
+    /// See the field.
+    pub const REQUESTS_MAX: Bound<u64> = between(1, 1000, 1_000_000_000);
+    /// See the field.
+    pub const HEAD: Bound<Duration> = ms(1, 10 * SECOND, 5 * MINUTE);
+    /// See the field.
+    pub const BODY: Bound<Duration> = ms(1, 30 * SECOND, HOUR);
+    /// See the field.
+    pub const WRITE: Bound<Duration> = ms(1, MINUTE, HOUR);
+    /// See the field.
+    pub const DRAIN: Bound<Duration> = ms(1, 30 * SECOND, HOUR);
+}
+
+/// What a client's half-close means.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "lowercase", rename = "HalfClose")]
+pub enum HalfCloseSchema {
+    /// The client is gone: the provider's work is cancelled at once.
+    Gone,
+    /// The client still reads: the answer is finished.
+    Finish,
+}
