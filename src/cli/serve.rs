@@ -16,8 +16,8 @@ use crate::admission::Keys;
 use crate::base::WorkerId;
 use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::control::resolver;
 use crate::control::usage_log::{self, UsageLog};
+use crate::control::{self, resolver};
 use crate::listener;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
@@ -141,14 +141,7 @@ pub fn start(config: Config) -> Result<Running, String> {
             .map_err(|error| format!("worker {id} cannot be started: {error}"))?;
         threads.push(thread);
     }
-    let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.host.clone()).collect();
-    let publisher = shared.clone();
-    resolver::start(hosts, move |names| {
-        for mailbox in &publisher.names {
-            mailbox.put(names.clone());
-        }
-    })
-    .map_err(|error| format!("the resolver cannot be started: {error}"))?;
+    control::start(tasks(&shared)).map_err(|error| format!("the control thread cannot be started: {error}"))?;
     let mut started = Vec::new();
     for _ in 0..workers {
         let one = receiver.recv().map_err(|_| "a worker ended while it started".to_owned())?;
@@ -156,6 +149,18 @@ pub fn start(config: Config) -> Result<Running, String> {
     }
     started.sort_by_key(|worker| worker.id);
     Ok(Running { addresses, workers: started, shared, threads, usage_log })
+}
+
+/// What the control thread is to do.
+fn tasks(shared: &Arc<Shared>) -> Vec<control::Task> {
+    let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.host.clone()).collect();
+    let publisher = shared.clone();
+    let names = resolver::task(hosts, move |names| {
+        for mailbox in &publisher.names {
+            mailbox.put(names.clone());
+        }
+    });
+    names.into_iter().collect()
 }
 
 fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Option<UsageLog>), String> {

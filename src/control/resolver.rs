@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Task;
 use crate::net::dns::Names;
 
 /// How often names are asked for again.
@@ -18,21 +19,17 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long one name may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Resolves `hosts` for ever on a thread of its own, handing each new view to `publish`. IP literals need no
-/// resolving; without any name there is nothing to do and no thread.
-///
-/// # Errors
-/// If the thread or its runtime cannot be made.
-pub fn start(hosts: impl IntoIterator<Item = String>, publish: impl Fn(Arc<Names>) + Send + 'static) -> io::Result<()> {
+/// Resolves `hosts` for ever, handing each new view to `publish`. IP literals need no resolving; without any name there
+/// is nothing to do.
+pub fn task(
+    hosts: impl IntoIterator<Item = String>,
+    publish: impl Fn(Arc<Names>) + Send + Sync + 'static,
+) -> Option<Task> {
     let hosts: BTreeSet<String> = hosts.into_iter().filter(|host| host.parse::<IpAddr>().is_err()).collect();
     if hosts.is_empty() {
-        return Ok(());
+        return None;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
-        .name("ringway-control".into())
-        .spawn(move || runtime.block_on(resolve_for_ever(&hosts, publish)))?;
-    Ok(())
+    Some(Box::pin(async move { resolve_for_ever(&hosts, publish).await }))
 }
 
 async fn resolve_for_ever(hosts: &BTreeSet<String>, publish: impl Fn(Arc<Names>)) {
@@ -77,10 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_published_and_literals_need_no_thread() {
-        let (sender, receiver) = std::sync::mpsc::channel();
+    fn names_are_published_and_literals_need_no_task() {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        assert!(task(["127.0.0.1".to_owned()], |_| {}).is_none());
         let hosts = ["127.0.0.1", "localhost"].map(str::to_owned);
-        start(hosts, move |names| drop(sender.send(names))).unwrap();
+        let task = task(hosts, move |names| drop(sender.send(names))).unwrap();
+        super::super::start(vec![task]).unwrap();
         let names = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(names["localhost"].iter().all(IpAddr::is_loopback));
         assert_eq!(names.len(), 1);
