@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::telemetry::{Exchange, Records};
+use crate::telemetry::{Exchange, Records, Word};
 
 /// How long a record may wait in memory.
 const EVERY: Duration = Duration::from_millis(20);
@@ -47,10 +47,10 @@ impl<'a> Line<'a> {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         Line {
             at_us: exchange.at.0,
-            request_id: &exchange.request_id,
+            request_id: exchange.words.get(Word::RequestId),
             dialect: exchange.dialect.as_str(),
             key: exchange.key.and_then(|key| config.keys.get(usize::from(key.0))).map(|key| key.name.as_str()),
-            model: exchange.model.as_deref(),
+            model: Some(exchange.words.get(Word::Model)).filter(|model| !model.is_empty()),
             endpoint: exchange
                 .endpoint
                 .and_then(|endpoint| config.endpoints.get(usize::from(endpoint.0)))
@@ -67,8 +67,8 @@ impl<'a> Line<'a> {
             content_events: exchange.content_events,
             request_bytes: exchange.request_bytes,
             answer_bytes: exchange.answer_bytes,
-            first_content_us: exchange.first_content.map(micros),
-            duration_us: micros(exchange.duration),
+            first_content_us: exchange.timings.to(exchange.timings.content).map(micros),
+            duration_us: micros(exchange.timings.duration()),
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Client {
     pub served: u32,
     /// True once a byte of the current exchange's answer was written: no other answer can be given then.
     pub answering: bool,
+    /// Bytes written to it since this was set to zero.
+    pub sent_bytes: u64,
     /// Bytes at the front of the input that are the request under way.
     pub own: usize,
     half_close: HalfClose,
@@ -65,6 +67,7 @@ impl Client {
             timer,
             served: 0,
             answering: false,
+            sent_bytes: 0,
             own: 0,
             half_close,
             ahead_max,
@@ -148,13 +151,17 @@ impl Client {
     /// What came first; a write that fails means that the client is gone.
     pub async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Interrupt> {
         self.answering = true;
-        let (output, mut watcher) = self.apart();
-        let mut write = pin!(output.write(bytes));
-        poll_fn(|cx| match write.as_mut().poll(cx) {
-            Poll::Ready((result, bytes)) => Poll::Ready(result.map(|()| bytes).map_err(|_| Interrupt::ClientGone)),
-            Poll::Pending => watcher.poll(cx).map(Err),
-        })
-        .await
+        let written = {
+            let (output, mut watcher) = self.apart();
+            let mut write = pin!(output.write(bytes));
+            poll_fn(|cx| match write.as_mut().poll(cx) {
+                Poll::Ready((result, bytes)) => Poll::Ready(result.map(|()| bytes).map_err(|_| Interrupt::ClientGone)),
+                Poll::Pending => watcher.poll(cx).map(Err),
+            })
+            .await
+        };
+        self.sent_bytes += written.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        written
     }
 
     /// Writes what the client takes of `bytes` at once; how many that were. See [`Output::write_now`].
@@ -163,7 +170,9 @@ impl Client {
     /// The client is gone.
     pub fn write_now(&mut self, bytes: &[u8]) -> Result<usize, Interrupt> {
         self.answering = true;
-        self.stream.output.write_now(bytes).map_err(|_| Interrupt::ClientGone)
+        let sent = self.stream.output.write_now(bytes).map_err(|_| Interrupt::ClientGone)?;
+        self.sent_bytes += sent as u64;
+        Ok(sent)
     }
 
     /// Ready when the client has left or the timer has run out.

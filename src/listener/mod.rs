@@ -14,6 +14,8 @@ use nix::sys::socket::{
     sockopt,
 };
 
+use crate::base::ListenerId;
+
 /// Connections that the kernel may queue for one worker's socket before it drops new ones.
 const BACKLOG: i32 = 4096;
 
@@ -50,6 +52,17 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
+/// How a client came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it connected to.
+    pub listener: ListenerId,
+    /// Where it connected from.
+    pub peer: SocketAddr,
+    /// True if requests need no key there.
+    pub open: bool,
+}
+
 /// One worker's side of a listening socket.
 pub struct Acceptor {
     listener: monoio::net::TcpListener,
@@ -67,12 +80,12 @@ impl Acceptor {
         Ok(Acceptor { listener: monoio::net::TcpListener::from_std(socket)?, closed: Cell::new(false) })
     }
 
-    /// The next client; `None` once it is closed. Must not be dropped while it waits: a connection accepted meanwhile
+    /// The next client, and where it connected from; `None` once it is closed. Must not be dropped while it waits: a connection accepted meanwhile
     /// would be lost.
-    pub async fn accept(&self) -> Option<TcpStream> {
+    pub async fn accept(&self) -> Option<(TcpStream, SocketAddr)> {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => return Some(stream),
+                Ok(accepted) => return Some(accepted),
                 Err(_) if self.closed.get() => return None,
                 // Out of descriptors or memory: the client stays in the queue; trying again at once would spin.
                 Err(_) => monoio::time::sleep(Duration::from_millis(10)).await,

@@ -2,128 +2,17 @@
 //!
 //! Lives on: every worker has a [`Recorder`]; the queue behind it is shared with the control plane, which drains it.
 
+mod exchange;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::base::clock::UnixTime;
-use crate::base::{Dialect, EndpointId, KeyId};
+pub use exchange::*;
 
 /// Records that wait to be written; when the writer lags more than this, records are dropped and counted.
 const QUEUE_RECORDS: usize = 16 * 1024;
-
-/// How an exchange ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// The answer reached its own end.
-    Complete,
-    /// Refused before an upstream was asked.
-    Refused,
-    /// The client left before the end.
-    ClientGone,
-    /// The upstream could not be reached, or answered with an error.
-    UpstreamError,
-    /// The upstream's answer broke off, or broke the rules.
-    Truncated,
-    /// One of the four timers ran out.
-    Timeout,
-    /// Ringway failed.
-    GatewayError,
-}
-
-impl State {
-    /// The word used in records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Complete => "complete",
-            State::Refused => "refused",
-            State::ClientGone => "client_gone",
-            State::UpstreamError => "upstream_error",
-            State::Truncated => "truncated",
-            State::Timeout => "timeout",
-            State::GatewayError => "gateway_error",
-        }
-    }
-}
-
-/// Tokens as the provider reported them; absent where it did not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tokens {
-    /// Of the request.
-    pub input: Option<u64>,
-    /// Of the answer.
-    pub output: Option<u64>,
-    /// Part of the input that came from the provider's cache.
-    pub cached_input: Option<u64>,
-    /// Part of the input that the provider's cache was filled with.
-    pub cache_creation_input: Option<u64>,
-    /// Part of the output that was reasoning.
-    pub reasoning_output: Option<u64>,
-}
-
-/// One request and its one answer.
-#[derive(Debug, Clone)]
-pub struct Exchange {
-    /// When its head was complete.
-    pub at: UnixTime,
-    /// The id that every answer carries as `x-request-id`.
-    pub request_id: String,
-    /// The dialect of its path.
-    pub dialect: Dialect,
-    /// Who called; nobody on an open listener.
-    pub key: Option<KeyId>,
-    /// The model that was asked for.
-    pub model: Option<String>,
-    /// The endpoint that answered, or failed last.
-    pub endpoint: Option<EndpointId>,
-    /// Endpoints and connections tried.
-    pub attempts: u32,
-    /// True for an event stream.
-    pub streamed: bool,
-    /// The status that the client was sent; 0 if it left before.
-    pub status: u16,
-    /// How it ended.
-    pub state: State,
-    /// What the provider reported.
-    pub tokens: Tokens,
-    /// Events with content that were relayed, the finishing one included.
-    pub content_events: u64,
-    /// Body bytes of the request.
-    pub request_bytes: u64,
-    /// Body bytes of the upstream's answer that were relayed, without framing.
-    pub answer_bytes: u64,
-    /// From head complete to the first content in hand; for an unstreamed answer, to what can be sent of it.
-    pub first_content: Option<Duration>,
-    /// From head complete to the end.
-    pub duration: Duration,
-}
-
-impl Exchange {
-    /// The record of an exchange of which nothing is known yet. Its state is that of one that Ringway failed,
-    /// which is what stays if it panics.
-    pub fn begin(at: UnixTime, request_id: String, dialect: Dialect) -> Exchange {
-        Exchange {
-            at,
-            request_id,
-            dialect,
-            key: None,
-            model: None,
-            endpoint: None,
-            attempts: 0,
-            streamed: false,
-            status: 0,
-            state: State::GatewayError,
-            tokens: Tokens::default(),
-            content_events: 0,
-            request_bytes: 0,
-            answer_bytes: 0,
-            first_content: None,
-            duration: Duration::ZERO,
-        }
-    }
-}
 
 /// Where records wait for the writer.
 #[derive(Debug)]
@@ -171,8 +60,13 @@ impl Recorder {
         }
     }
 
-    /// True if records are kept.
+    /// True if anyone wants to know of exchanges: then the time of each step is taken.
     pub fn is_on(&self) -> bool {
+        self.records.is_some()
+    }
+
+    /// True if records are kept, strings and all.
+    pub fn keeps_records(&self) -> bool {
         self.records.is_some()
     }
 }
@@ -180,9 +74,12 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::{Instant, UnixTime};
+    use crate::base::{Dialect, ListenerId};
 
     fn exchange() -> Exchange {
-        Exchange::begin(UnixTime(1), "r".into(), Dialect::OpenAi)
+        let client = ([127, 0, 0, 1], 1).into();
+        Exchange::begin(UnixTime(1), Instant(1), Dialect::OpenAi, ListenerId(0), client)
     }
 
     #[test]

@@ -184,13 +184,25 @@ pub fn poll_answer(input: &mut Input, limits: &HeadLimits, cx: &mut Context<'_>)
 }
 
 impl Connection {
-    /// Waits for the head of the answer, over interim ones, and consumes it. Dropping the future loses nothing.
+    /// Waits for the head of the answer, over interim ones, and consumes it; `on_first_byte` is called once, when anything of
+    /// it is there. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The connection failed or closed, or what came is not an HTTP/1.1 answer.
-    pub async fn answer_head(&mut self, limits: &HeadLimits, to_head: bool) -> Result<AnswerHead, UpstreamError> {
+    pub async fn answer_head(
+        &mut self,
+        limits: &HeadLimits,
+        to_head: bool,
+        on_first_byte: impl FnOnce(),
+    ) -> Result<AnswerHead, UpstreamError> {
         let mut interim = 0;
+        let mut on_first_byte = Some(on_first_byte);
         loop {
+            if !self.stream.input.bytes().is_empty()
+                && let Some(tell) = on_first_byte.take()
+            {
+                tell();
+            }
             match self.next_head(limits, to_head)? {
                 Some(Some(head)) => return Ok(head),
                 Some(None) => {

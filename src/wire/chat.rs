@@ -172,6 +172,16 @@ impl Api {
         }
     }
 
+    /// The word used for this API in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Api::Chat => "chat",
+            Api::Completions => "completions",
+            Api::Responses => "responses",
+            Api::Other => "other",
+        }
+    }
+
     /// True if a streamed request may carry `stream_options.include_usage`.
     pub fn takes_include_usage(self) -> bool {
         matches!(self, Api::Chat | Api::Completions)

@@ -11,15 +11,15 @@ use std::task::Poll;
 
 use super::answer::{Answer, Events};
 use super::body::Body;
-use super::exchange::{Call, Scene, Stop, Wait};
+use super::exchange::{Call, Scene, Stop, Wait, mark};
 use crate::base::EndpointId;
 use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
 use crate::routing::{Candidate, Plan};
-use crate::telemetry::State;
+use crate::telemetry::{Phase, State, Timings};
 use crate::upstream::http1::{AnswerHead, Ask, Content, poll_answer};
-use crate::upstream::{Connection, ErrorKind, Outstanding, Phase, UpstreamError};
+use crate::upstream::{Connection, ErrorKind, Outstanding, Phase as Doing, UpstreamError};
 use crate::wire::answer::AnswerScan;
 use crate::wire::chat::UpstreamFault;
 use crate::wire::http1::{Decoder, Framing, begin_chunk, end_chunk, last_chunk};
@@ -45,6 +45,8 @@ pub struct Begun {
     pub out: Vec<u8>,
     /// The upstream's connection may carry another exchange, as far as the request goes.
     pub request_sent: bool,
+    /// Bytes of the body that have come, framing included.
+    pub received_bytes: u64,
     /// Counts as outstanding at the endpoint until the answer has ended.
     _outstanding: Outstanding,
 }
@@ -67,15 +69,16 @@ impl From<Stop> for Failed {
 ///
 /// # Errors
 /// The last failure, as the client is to be told.
-pub async fn run(scene: &mut Scene<'_>, call: &mut Call, model: &Model, mut plan: Plan<'_>) -> Result<Begun, Stop> {
+pub async fn run<'a>(scene: &mut Scene<'a>, call: &mut Call, model: &Model, mut plan: Plan<'a>) -> Result<Begun, Stop> {
     let worker = scene.worker;
     let mut last = None;
     while let Some(candidate) = plan.next(|endpoint| worker.upstreams.outstanding(endpoint), worker.random()) {
         scene.record.endpoint = Some(candidate.endpoint);
+        scene.sent_model = candidate.model;
         // A body that is consumed as it is sent cannot be sent twice, so it gets no connection that may be stale.
         let mut fresh = matches!(call.body, Body::Streamed { .. });
         loop {
-            scene.record.attempts += 1;
+            scene.begin_attempt();
             match once(scene, call, model, candidate, fresh).await {
                 Ok(begun) => return Ok(begun),
                 Err(Failed::Again(error)) if error.is_stale() && !fresh => fresh = true,
@@ -111,15 +114,25 @@ async fn once(
         Some(connection) => connection,
         None => connect(scene, model, endpoint).await?,
     };
+    (scene.record.phase, scene.record.reused) = (Phase::Send, connection.reused);
+    scene.record.timings.connected = scene.mark();
     let request_sent = send(scene, call, model, candidate, &mut connection).await?;
+    scene.record.phase = Phase::FirstByte;
+    scene.record.timings.sent = scene.mark();
 
     scene.start_timer(Wait::FirstToken, model);
     let to_head = scene.intake.is_head();
-    let head = match scene.client.watch(connection.answer_head(&worker.head_limits, to_head)).await {
+    let record = &mut scene.record;
+    let on_first_byte = || {
+        record.phase = Phase::AnswerHead;
+        record.timings.first_byte = mark(worker);
+    };
+    let head = match scene.client.watch(connection.answer_head(&worker.head_limits, to_head, on_first_byte)).await {
         Ok(Ok(head)) => head,
         Ok(Err(error)) => return Err(Failed::Again(error)),
         Err(interrupt) => return Err(interrupted(scene, Wait::FirstToken, model, &connection, interrupt).into()),
     };
+    (scene.record.phase, scene.record.upstream_status) = (Phase::FirstContent, head.status);
     let limits = &worker.config().limits;
     let answer = match head.content {
         _ if head.framing == Framing::None => Answer::Opaque,
@@ -144,14 +157,17 @@ async fn once(
         answer,
         out: Vec::new(),
         request_sent,
+        received_bytes: 0,
         _outstanding: outstanding,
     };
     let reached = begun.reach_commit_point(scene, model).await;
+    scene.record.upstream_received_bytes = begun.received_bytes;
     if let Answer::Events(events) = &begun.answer {
         // What was told of usage counts, however this ends.
         scene.record.tokens = tokens(events.usage);
     }
     reached?;
+    scene.record.timings.content = scene.mark();
     Ok(begun)
 }
 
@@ -167,9 +183,10 @@ impl Begun {
             // At once, since growing step by step would make up to twice the room.
             self.out.reserve(bytes.len());
             let piece = self.decoder.decode(bytes).map_err(|malformed| {
-                self.connection.slot().error(Phase::Body, ErrorKind::Malformed(malformed.reason))
+                self.connection.slot().error(Doing::Body, ErrorKind::Malformed(malformed.reason))
             })?;
             content |= self.answer.push(&bytes[piece.data], &mut self.out);
+            self.received_bytes += piece.consumed as u64;
             self.connection.stream.input.consume(piece.consumed);
         }
         Ok(content)
@@ -182,7 +199,7 @@ impl Begun {
     pub fn digest_end(&mut self) -> Result<(), UpstreamError> {
         match self.decoder.eof() {
             Ok(()) => Ok(()),
-            Err(malformed) => Err(self.connection.slot().error(Phase::Body, ErrorKind::Malformed(malformed.reason))),
+            Err(malformed) => Err(self.connection.slot().error(Doing::Body, ErrorKind::Malformed(malformed.reason))),
         }
     }
 
@@ -200,7 +217,7 @@ impl Begun {
             match scene.client.watch(self.connection.stream.input.fill()).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => self.digest_end().map_err(|error| broken(&error))?,
-                Ok(Err(error)) => return Err(broken(&self.connection.io_error(Phase::Body, error))),
+                Ok(Err(error)) => return Err(broken(&self.connection.io_error(Doing::Body, error))),
                 Err(interrupt) => return Err(interrupted(scene, wait, model, &self.connection, interrupt)),
             }
         }
@@ -234,6 +251,19 @@ impl Begun {
     }
 }
 
+impl Scene<'_> {
+    /// Another endpoint, or another connection, is tried.
+    fn begin_attempt(&mut self) {
+        let now = self.mark();
+        let record = &mut self.record;
+        let first = if record.attempts == 0 { now } else { record.timings.first_attempt };
+        let (head, body) = (record.timings.head, record.timings.body);
+        record.timings = Timings { body, first_attempt: first, attempt: now, ..Timings::begin(head) };
+        record.attempts += 1;
+        (record.phase, record.reused, record.upstream_status) = (Phase::Connect, false, 0);
+    }
+}
+
 /// Makes a connection within the connect timer.
 async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> Result<Connection, Failed> {
     let worker = scene.worker;
@@ -253,7 +283,7 @@ async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> 
         Err(Interrupt::ClientGone) => Err(Stop::ClientGone.into()),
         Err(Interrupt::Deadline) => {
             let slot = worker.upstreams.slot(endpoint);
-            Err(Failed::Again(slot.error(Phase::Connect, ErrorKind::Timeout(model.timers.connect))))
+            Err(Failed::Again(slot.error(Doing::Connect, ErrorKind::Timeout(model.timers.connect))))
         }
     }
 }
@@ -410,6 +440,7 @@ impl Sender<'_, '_> {
 
     /// Writes to the endpoint. With `early`, an answer that begins meanwhile ends the writing: false.
     async fn write(&mut self, mut bytes: Vec<u8>, early: bool) -> Result<(bool, Vec<u8>), Failed> {
+        self.scene.record.upstream_sent_bytes += bytes.len() as u64;
         // What goes out in several writes would leave others, and an early answer, waiting for the last of them.
         if self.eager && !early {
             match self.connection.stream.output.write_now(&bytes) {

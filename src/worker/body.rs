@@ -177,7 +177,7 @@ impl Scene<'_> {
         let said = self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()).await;
         // An interim answer: the real one may still be of any kind.
         self.client.answering = false;
-        said.map(drop).map_err(|_| Stop::ClientGone)
+        said.map(drop).map_err(Stop::from)
     }
 }
 

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::exchange;
 use super::state::Worker;
+use crate::listener::Entry;
 use crate::listener::http1::Client;
 use crate::net::rt::CatchUnwind;
 use crate::net::stream::Stream;
@@ -20,8 +21,8 @@ pub enum After {
 }
 
 /// Serves a client until the connection ends.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, open: bool) {
-    serve_with(worker, stream, async |worker, client| exchange::run(worker, client, open).await).await;
+pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
+    serve_with(worker, stream, async |worker, client| exchange::run(worker, client, entry).await).await;
 }
 
 /// As [`serve`], each request by `exchange`.
@@ -31,6 +32,7 @@ async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&
         Client::new(stream, worker.timers.timer(), config.client.half_close, config.limits.stream_bytes_max);
     while client.wait_for_request(&worker.clock, config.client.keep_alive, || worker.drain.is_idle_over()).await {
         client.answering = false;
+        client.sent_bytes = 0;
         client.own = 0;
         // Boxed, as is all that is rare, so that a connection between two requests is small.
         let outcome = CatchUnwind::new(exchange(&worker, &mut client)).await;

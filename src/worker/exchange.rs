@@ -1,5 +1,6 @@
 //! One request, top to bottom: head, caller, body, route, attempt, relay; and every way it can end.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,12 +15,16 @@ use crate::base::Dialect;
 use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
+use crate::listener::Entry;
 use crate::listener::http1::{Client, Interrupt};
 use crate::routing::Plan;
-use crate::telemetry::{Exchange, State};
+use crate::telemetry::{EndedBy, Exchange, Fault, Phase, State, Word, Words};
 use crate::wire::chat::takes_json;
 use crate::wire::http1::{Framing, HeadScan};
 use crate::wire::request::{self, Scan};
+
+/// The name of a model is kept no longer than that.
+const MODEL_BYTES_MAX: usize = Words::BYTES_MAX[Word::Model as usize];
 
 /// Why an exchange ends before its answer does.
 #[derive(Debug)]
@@ -28,8 +33,20 @@ pub enum Stop {
     Reject(Reject, State),
     /// The client is not there any more.
     ClientGone,
+    /// The client is there and does not take what it is sent.
+    ClientStalled,
     /// An answer was begun and cannot be ended properly: the connection is closed so that this can be seen.
     Cut(State),
+}
+
+impl From<Interrupt> for Stop {
+    /// What follows from a write to the client that did not get through.
+    fn from(interrupt: Interrupt) -> Stop {
+        match interrupt {
+            Interrupt::ClientGone => Stop::ClientGone,
+            Interrupt::Deadline => Stop::ClientStalled,
+        }
+    }
 }
 
 /// One exchange: who takes part and how far it has come. Recorded when it is dropped, however it ends.
@@ -45,6 +62,10 @@ pub struct Scene<'a> {
     pub head_consumed: bool,
     /// How long the whole exchange may take.
     pub total: Duration,
+    /// The model that was asked for.
+    pub asked: Option<Cow<'a, str>>,
+    /// The model that the endpoint was asked for, where that is another.
+    pub sent_model: Option<&'a str>,
 }
 
 /// A request that is ready to be sent.
@@ -61,23 +82,13 @@ pub struct Call {
 }
 
 /// Serves the request at the front of the client's input, which holds at least a byte of it.
-pub async fn run(worker: &Rc<Worker>, client: &mut Client, open: bool) -> After {
-    let intake = match read_head(worker, client, open).await {
+pub async fn run(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -> After {
+    let intake = match read_head(worker, client, entry.open).await {
         Ok(intake) => intake,
-        Err(Some(reject)) => {
-            let id = new_request_id(worker);
-            if worker.recorder.is_on() {
-                let mut record = begin_record(worker, &id, Dialect::OpenAi);
-                (record.status, record.state) = (reject.status, State::Refused);
-                worker.recorder.record(record);
-            }
-            let dialect = Dialect::OpenAi;
-            let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head: false, close: true };
-            return refuse(worker, client, &refusal).await;
-        }
+        Err(Some(reject)) => return refuse_head(worker, client, entry, reject).await,
         Err(None) => return After::Close,
     };
-    let mut scene = Scene::open(worker, client, &intake);
+    let mut scene = Scene::open(worker, client, &intake, entry);
     let outcome = scene.play().await;
     scene.end(outcome).await
 }
@@ -129,26 +140,60 @@ async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Resu
     }
 }
 
-/// A new record; without cost if nobody keeps records.
-fn begin_record(worker: &Worker, request_id: &str, dialect: Dialect) -> Exchange {
-    match worker.recorder.is_on() {
-        true => Exchange::begin(worker.clock.unix(), request_id.to_owned(), dialect),
-        false => Exchange::begin(UnixTime::default(), String::new(), dialect),
+/// Says no to a head that could not be read to its end, and records that.
+async fn refuse_head(worker: &Rc<Worker>, client: &mut Client, entry: Entry, reject: Reject) -> After {
+    let (id, dialect) = (new_request_id(worker), Dialect::OpenAi);
+    let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head: false, close: true };
+    let mut record = begin_record(worker, worker.clock.now(), dialect, entry);
+    let after = refuse(worker, client, &refusal).await;
+    if worker.recorder.is_on() {
+        let now = worker.clock.now();
+        (record.phase, record.state, record.status) = (Phase::Head, State::Refused, reject.status);
+        record.fault = Some(Fault { origin: reject.origin, code: reject.code });
+        record.sent_bytes = client.sent_bytes;
+        (record.timings.written, record.timings.end) = (now, now);
+        if worker.recorder.keeps_records() {
+            record.words = Words::new([&id, "", "", "", ""]);
+        }
+        worker.recorder.record(record);
     }
+    after
+}
+
+/// A new record; next to no cost if nobody keeps records.
+fn begin_record(worker: &Worker, head: Instant, dialect: Dialect, entry: Entry) -> Exchange {
+    let at = if worker.recorder.is_on() { worker.clock.unix() } else { UnixTime::default() };
+    Exchange::begin(at, head, dialect, entry.listener, entry.peer)
 }
 
 impl<'a> Scene<'a> {
-    fn open(worker: &'a Rc<Worker>, client: &'a mut Client, intake: &'a Intake) -> Scene<'a> {
-        let mut record = begin_record(worker, &intake.request_id, intake.dialect);
+    fn open(worker: &'a Rc<Worker>, client: &'a mut Client, intake: &'a Intake, entry: Entry) -> Scene<'a> {
+        let accepted = worker.clock.now();
+        let mut record = begin_record(worker, accepted, intake.dialect, entry);
         record.key = intake.caller.as_ref().ok().copied().flatten();
+        record.api = intake.api.as_str();
         let body_received = match intake.framing {
             Framing::None => true,
             Framing::Length(_) => client.stream.input.bytes().len() - intake.head_len >= body_len(intake.framing),
             Framing::Chunked | Framing::UntilClose => false,
         };
-        let accepted = worker.clock.now();
-        let total = Duration::MAX;
-        Scene { worker, client, intake, accepted, record, body_received, head_consumed: false, total }
+        Scene {
+            worker,
+            client,
+            intake,
+            accepted,
+            record,
+            body_received,
+            head_consumed: false,
+            total: Duration::MAX,
+            asked: None,
+            sent_model: None,
+        }
+    }
+
+    /// The time of a step, if anyone wants to know it.
+    pub fn mark(&self) -> Instant {
+        mark(self.worker)
     }
 
     /// When the whole exchange must be over.
@@ -171,7 +216,10 @@ impl<'a> Scene<'a> {
             let text = format!("{} is not served here: the API begins at /v1/.", intake.path);
             return Err(Reject::client(404, "not_found", text).into());
         };
+        self.record.phase = Phase::RequestBody;
         let (body, form_model) = self.receive().await?;
+        self.record.phase = Phase::Admission;
+        self.record.timings.body = self.mark();
         let scan = self.scan(&body)?;
         let query_model = match intake.query.as_deref() {
             Some(query) => request::query_model(query).map_err(Reject::from)?,
@@ -192,8 +240,11 @@ impl<'a> Scene<'a> {
         if !worker.shared.keys.may_use(key, named.unwrap_or(&model.name)) {
             return Err(forbidden_model(named.unwrap_or("*")).into());
         }
-        if worker.recorder.is_on() {
-            self.record.model = named.map(str::to_owned);
+        if worker.recorder.keeps_records() {
+            self.asked = named.map(|named| match named == model.name {
+                true => Cow::Borrowed(model.name.as_str()),
+                false => Cow::Owned(named[..named.floor_char_boundary(MODEL_BYTES_MAX)].to_owned()),
+            });
         }
         self.total = model.timers.total;
         let query_model = query_model.is_some();
@@ -245,7 +296,7 @@ impl<'a> Scene<'a> {
         let after = match outcome {
             Ok(after) => after,
             Err(Stop::Reject(reject, state)) => {
-                self.record.state = state;
+                self.fail(&reject, state);
                 self.record.status = reject.status;
                 let refusal = Refusal {
                     reject: &reject,
@@ -254,10 +305,17 @@ impl<'a> Scene<'a> {
                     is_head: self.intake.is_head(),
                     close: !self.keeps_alive(),
                 };
-                refuse(self.worker, self.client, &refusal).await
+                let after = refuse(self.worker, self.client, &refusal).await;
+                self.record.timings.written = self.mark();
+                after
             }
             Err(Stop::ClientGone) => {
-                self.record.state = State::ClientGone;
+                (self.record.state, self.record.ended_by) = (State::ClientGone, EndedBy::Client);
+                After::Close
+            }
+            Err(Stop::ClientStalled) => {
+                (self.record.state, self.record.ended_by) = (State::ClientGone, EndedBy::Gateway);
+                self.record.fault = Some(Fault { origin: Origin::Client, code: "client_stalled".into() });
                 After::Close
             }
             Err(Stop::Cut(state)) => {
@@ -276,14 +334,31 @@ impl<'a> Scene<'a> {
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        if self.worker.recorder.is_on() {
-            self.record.duration = self.worker.clock.now() - self.accepted;
-            if std::thread::panicking() && !self.client.answering {
-                self.record.status = 500;
-            }
-            self.worker.recorder.record(self.record.clone());
+        let (worker, intake) = (self.worker, self.intake);
+        if !worker.recorder.is_on() {
+            return;
         }
+        let client = self.record.client;
+        let empty = Exchange::begin(self.record.at, self.accepted, intake.dialect, self.record.listener, client);
+        let mut record = std::mem::replace(&mut self.record, empty);
+        record.timings.end = worker.clock.now();
+        record.sent_bytes = self.client.sent_bytes;
+        if std::thread::panicking() {
+            record.fault = Some(Fault { origin: Origin::Gateway, code: "internal_error".into() });
+            record.status = if self.client.answering { record.status } else { 500 };
+        }
+        if worker.recorder.keeps_records() {
+            let asked = self.asked.as_deref().unwrap_or_default();
+            let sent = if record.endpoint.is_some() { self.sent_model.unwrap_or(asked) } else { "" };
+            record.words = Words::new([&intake.request_id, &intake.method, &intake.path, asked, sent]);
+        }
+        worker.recorder.record(record);
     }
+}
+
+/// The time of a step, if anyone wants to know it.
+pub fn mark(worker: &Worker) -> Instant {
+    if worker.recorder.is_on() { worker.clock.now() } else { Instant::NEVER }
 }
 
 fn body_len(framing: Framing) -> usize {
@@ -336,6 +411,13 @@ pub enum Wait {
 }
 
 impl Scene<'_> {
+    /// Notes in the record that the exchange fails.
+    pub fn fail(&mut self, reject: &Reject, state: State) {
+        self.record.state = state;
+        self.record.ended_by = state.ended_by(reject.origin);
+        self.record.fault = Some(Fault { origin: reject.origin, code: reject.code.clone() });
+    }
+
     /// Starts one of the model's timers, within the total.
     pub fn start_timer(&self, wait: Wait, model: &Model) {
         self.wait_until(self.worker.clock.now() + length(wait, model));
@@ -394,14 +476,5 @@ pub fn length(wait: Wait, model: &Model) -> Duration {
         Wait::Connect => model.timers.connect,
         Wait::FirstToken => model.timers.first_token,
         Wait::BetweenTokens => model.timers.between_tokens,
-    }
-}
-
-/// The state that a refusal by `origin` is recorded as.
-pub fn state_of(origin: Origin) -> State {
-    match origin {
-        Origin::Client => State::Refused,
-        Origin::Gateway => State::GatewayError,
-        Origin::Upstream => State::UpstreamError,
     }
 }

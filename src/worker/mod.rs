@@ -26,10 +26,10 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::base::WorkerId;
 use crate::base::clock::Instant;
+use crate::base::{ListenerId, WorkerId};
 use crate::config::Driver;
-use crate::listener::Acceptor;
+use crate::listener::{Acceptor, Entry};
 use crate::net::rt::{Ear, EventLoop, Rung, spawn, wake_those_who_wait};
 use crate::net::stream::Stream;
 use state::{Shared, Worker};
@@ -147,8 +147,9 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
 
 async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
     let open = worker.shared.config.listeners[listener].open;
+    let listener = ListenerId(listener as u16);
     loop {
-        let Some(tcp) = acceptor.accept().await else { return };
+        let Some((tcp, peer)) = acceptor.accept().await else { return };
         let Some(place) = worker.take_place() else {
             // At the bound: closing tells the client at once, a silent queue would not.
             drop(tcp);
@@ -158,7 +159,7 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
         let worker = worker.clone();
         spawn(async move {
             let _place = place;
-            connection::serve(worker.clone(), stream, open).await;
+            connection::serve(worker.clone(), stream, Entry { listener, peer, open }).await;
             worker.buffers.note_freed();
         });
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use super::answer::Answer;
 use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, tokens};
 use super::connection::After;
-use super::exchange::{Scene, Stop, Wait, length, state_of};
+use super::exchange::{Scene, Stop, Wait, cut, length};
 use crate::base::clock::Instant;
-use crate::base::reject::Reject;
+use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
-use crate::telemetry::State;
+use crate::telemetry::{EndedBy, Fault, Phase as RecordPhase, State};
 use crate::upstream::{Phase, UpstreamError};
 use crate::wire;
 use crate::wire::http1::{Framing, begin_chunk, end_chunk, last_chunk};
@@ -31,6 +31,7 @@ const CHUNK_FRAMING_BYTES_MAX: usize = 20;
 pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<After, Stop> {
     let framing = client_framing(scene, &begun);
     let events = matches!(begun.answer, Answer::Events(_));
+    scene.record.phase = RecordPhase::Relay;
     let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, quiet: false, failure: None };
     relay.start_waiting();
     relay.check_whole()?;
@@ -98,7 +99,6 @@ impl Relay<'_, '_> {
         let buffers = &self.scene.worker.buffers;
         let mut out = buffers.take();
         self.scene.write_head(&mut out, &self.begun.head, self.framing);
-        self.scene.record.first_content = Some(self.scene.worker.clock.now() - self.scene.accepted);
         loop {
             let over = self.is_over();
             self.frame(&mut out);
@@ -107,6 +107,9 @@ impl Relay<'_, '_> {
             }
             if !out.is_empty() {
                 buffers.give(self.write(out).await?);
+                if self.scene.record.timings.written == Instant::NEVER {
+                    self.scene.record.timings.written = self.scene.mark();
+                }
             }
             if over {
                 return self.end().await;
@@ -201,7 +204,7 @@ impl Relay<'_, '_> {
                     let error = self.begun.connection.io_error(Phase::Body, error);
                     Some((format!("The provider failed: {error}."), State::Truncated))
                 }
-                Err(Interrupt::ClientGone) => return Err(self.abandon()),
+                Err(Interrupt::ClientGone) => return Err(self.abandon(Interrupt::ClientGone)),
                 Err(Interrupt::Deadline) if ended => None,
                 Err(Interrupt::Deadline) => {
                     let endpoint = &self.begun.connection.slot().name;
@@ -249,7 +252,7 @@ impl Relay<'_, '_> {
     async fn write(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>, Stop> {
         if matches!(self.begun.answer, Answer::Events(_)) {
             self.scene.worker.moderator.note();
-            let sent = self.scene.client.write_now(&out).map_err(|_| self.abandon())?;
+            let sent = self.scene.client.write_now(&out).map_err(|interrupt| self.abandon(interrupt))?;
             if sent == out.len() {
                 return Ok(out);
             }
@@ -270,23 +273,24 @@ impl Relay<'_, '_> {
         let out = match self.scene.client.write(out).await {
             Ok(out) => out,
             Err(Interrupt::Deadline) if self.scene.worker.drain.is_over() => return Err(self.cut()),
-            Err(_) => return Err(self.abandon()),
+            Err(interrupt) => return Err(self.abandon(interrupt)),
         };
         // While the client was slow the upstream was not read, which is not its fault.
         self.due = self.due + (self.scene.worker.clock.now() - now);
         Ok(out)
     }
 
-    /// The client is gone: the upstream is closed at once, for what it goes on generating is billed.
-    fn abandon(&mut self) -> Stop {
+    /// The client is gone, or as good as gone: the upstream is closed at once, for what it goes on generating is billed.
+    fn abandon(&mut self, interrupt: Interrupt) -> Stop {
         self.begun.connection.stream.socket.abort();
         self.settle();
-        Stop::ClientGone
+        interrupt.into()
     }
 
     /// The gateway ends, and this client did not take what it was to be sent.
     fn cut(&mut self) -> Stop {
-        self.abandon();
+        self.abandon(Interrupt::Deadline);
+        self.scene.fail(&cut().0, State::GatewayError);
         if self.framing == Framing::UntilClose {
             // To this client an orderly end would say that the answer is whole.
             self.scene.client.stream.socket.reset();
@@ -295,6 +299,7 @@ impl Relay<'_, '_> {
     }
 
     fn settle(&mut self) {
+        self.scene.record.upstream_received_bytes = self.begun.received_bytes;
         if let Answer::Events(events) = &self.begun.answer {
             self.scene.record.tokens = tokens(events.usage);
             self.scene.record.content_events = events.contents;
@@ -306,6 +311,7 @@ impl Relay<'_, '_> {
         self.settle();
         if let Some((reject, state)) = self.failure.take() {
             self.begun.connection.stream.socket.abort();
+            self.scene.fail(&reject, state);
             let told = self.tell(&reject).await;
             if !told && self.framing == Framing::UntilClose {
                 // To this client an orderly end would say that the answer is whole.
@@ -313,11 +319,12 @@ impl Relay<'_, '_> {
             }
             return Err(Stop::Cut(state));
         }
-        self.scene.record.state = if self.begun.head.status >= 400 {
-            state_of(crate::base::reject::Origin::Upstream)
-        } else {
-            State::Complete
-        };
+        self.scene.record.ended_by = EndedBy::Completion;
+        self.scene.record.state = State::Complete;
+        if self.begun.head.status >= 400 {
+            self.scene.record.state = State::UpstreamError;
+            self.scene.record.fault = Some(Fault { origin: Origin::Upstream, code: "upstream_status".into() });
+        }
         if let Answer::Json(scan) = &mut self.begun.answer
             && self.scene.record.tokens == Default::default()
         {

@@ -6,7 +6,7 @@ use super::state::Worker;
 use crate::base::Dialect;
 use crate::base::reject::Reject;
 use crate::listener::http1::Client;
-use crate::telemetry::State;
+use crate::telemetry::{EndedBy, State};
 use crate::upstream::http1::AnswerHead;
 use crate::wire;
 use crate::wire::http1::{Framing, end_head, write_content_length, write_header, write_status_line};
@@ -42,7 +42,7 @@ impl Scene<'_> {
     /// Answers with `json`, which no provider was asked for.
     ///
     /// # Errors
-    /// [`Stop::ClientGone`].
+    /// The client is gone or does not read.
     pub async fn answer_ourselves(&mut self, json: Vec<u8>) -> Result<After, Stop> {
         self.record.status = 200;
         let mut out = Vec::with_capacity(256 + json.len());
@@ -53,8 +53,9 @@ impl Scene<'_> {
             out.extend_from_slice(&json);
         }
         self.client.timer.set(self.write_until(self.worker.clock.now()));
-        self.client.write(out).await.map_err(|_| Stop::ClientGone)?;
-        self.record.state = State::Complete;
+        self.client.write(out).await.map_err(Stop::from)?;
+        self.record.timings.written = self.mark();
+        (self.record.state, self.record.ended_by) = (State::Complete, EndedBy::Completion);
         Ok(if self.keeps_alive() { After::KeepAlive } else { After::Linger })
     }
 }
