@@ -5,18 +5,16 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::authority::server_config;
 use common::origin::{DONE, FINISH, ROLE, content};
-use common::{Client, Config, End, Framing, Gateway, JSON, Origin, PATIENCE, Peer, chat};
+use common::{Authority, Client, Config, End, Framing, Gateway, JSON, Origin, PATIENCE, Peer, Records, chat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
@@ -132,36 +130,20 @@ fn interim_answers_during_an_upload_are_not_the_answer() {
 struct Secure {
     config: Arc<ServerConfig>,
     listener: TcpListener,
-    ca: PathBuf,
+    authority: Authority,
 }
 
 impl Secure {
     fn new(name: &str) -> Secure {
-        let mut params = CertificateParams::new([]).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        let ca = std::env::temp_dir().join(format!("ringway-test-{}-hostile-{name}.pem", std::process::id()));
-        std::fs::write(&ca, certificate.pem()).expect("a file for the certificate");
-        let issuer = Issuer::new(params, key);
-        let own = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
-        let own_key = KeyPair::generate().expect("a key");
-        let own = own.signed_by(&own_key, &issuer).expect("a certificate");
-        let own_key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own_key.serialize_der()));
-        let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(crypto)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("a version the provider speaks")
-            .with_no_client_auth()
-            .with_single_cert(vec![own.der().clone()], own_key)
-            .expect("a certificate that fits its key");
+        let authority = Authority::new(name);
+        let config = server_config(authority.sign("127.0.0.1", false), &rustls::version::TLS13);
         assert!(config.send_tls13_tickets > 0, "the provider sends tickets");
-        Secure { config: Arc::new(config), listener: TcpListener::bind("127.0.0.1:0").expect("a free port"), ca }
+        Secure { config, listener: TcpListener::bind("127.0.0.1:0").expect("a free port"), authority }
     }
 
     fn gateway(&self) -> Gateway {
         let url = format!("https://{}/v1", self.listener.local_addr().expect("its address"));
-        Gateway::start(&Config::new(&[url]).endpoint(&format!("ca = \"{}\"", self.ca.display())).and(SOON))
+        Gateway::start(&Config::new(&[url]).endpoint(&format!("ca = \"{}\"", self.authority.file.display())).and(SOON))
     }
 
     /// The gateway's next connection, which must come.
@@ -177,12 +159,6 @@ impl Secure {
         let (stream, _) = self.listener.accept().expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         StreamOwned::new(ServerConnection::new(Arc::clone(&self.config)).expect("a session"), stream)
-    }
-}
-
-impl Drop for Secure {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.ca);
     }
 }
 
@@ -509,47 +485,22 @@ fn an_object_that_tells_of_an_error_is_no_error() {
 
 // --- what the usage records say of all this ---
 
-/// A gateway that writes usage records, and where.
-struct Recorded {
-    gateway: Gateway,
-    log: PathBuf,
+/// A gateway that writes usage records, and those.
+fn recorded(origin: &Origin, more: &str) -> (Gateway, Records) {
+    let records = Records::new();
+    let top = format!("cores = \"0\"\n{}", records.line());
+    (Gateway::start(&Config::new(&[origin.url()]).top(&top).and(more)), records)
 }
 
-impl Recorded {
-    fn start(origin: &Origin, more: &str) -> Recorded {
-        let name = format!("ringway-hostile-{}-{}.jsonl", std::process::id(), origin.address.port());
-        let log = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&log);
-        let top = format!("cores = \"0\"\nusage_log = {:?}", log.display().to_string());
-        Recorded { gateway: Gateway::start(&Config::new(&[origin.url()]).top(&top).and(more)), log }
-    }
-
-    /// The first `count` records, in order.
-    fn records(&self, count: usize) -> Vec<Value> {
-        let start = Instant::now();
-        loop {
-            let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-            let lines: Vec<Value> = whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-            if lines.len() >= count {
-                return lines;
-            }
-            assert!(start.elapsed() < PATIENCE, "{} records instead of {count}: {text}", lines.len());
-            thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.log);
-    }
+/// The first record.
+fn first(records: &Records) -> Value {
+    records.when(|records| !records.is_empty()).remove(0)
 }
 
 #[test]
 fn a_stream_with_an_event_too_long_to_read_is_not_recorded_as_complete() {
     let origin = Origin::start();
-    let recorded = Recorded::start(&origin, "[limits]\nevent_bytes_max = \"1KiB\"");
+    let (gateway, records) = recorded(&origin, "[limits]\nevent_bytes_max = \"1KiB\"");
     let long = content(&"z".repeat(300_000));
     for (events, is_complete) in [
         (vec![ROLE.to_owned(), content("a"), long.clone()], false),
@@ -558,9 +509,9 @@ fn a_stream_with_an_event_too_long_to_read_is_not_recorded_as_complete() {
         (vec![ROLE.to_owned(), content("a"), long, content("b"), FINISH.into(), DONE.into()], true),
     ] {
         for chunked in [true, false] {
-            let _ = std::fs::write(&recorded.log, "");
-            stream_that_ends(&recorded.gateway, &origin, &events, chunked);
-            let record = recorded.records(1).remove(0);
+            records.forget();
+            stream_that_ends(&gateway, &origin, &events, chunked);
+            let record = first(&records);
             assert_eq!(record["state"] == "complete", is_complete, "chunked: {chunked}: {record}");
         }
     }
@@ -569,8 +520,8 @@ fn a_stream_with_an_event_too_long_to_read_is_not_recorded_as_complete() {
 #[test]
 fn what_a_provider_charged_before_it_failed_is_recorded() {
     let origin = Origin::start();
-    let recorded = Recorded::start(&origin, "");
-    let mut client = recorded.gateway.connect();
+    let (gateway, records) = recorded(&origin, "");
+    let mut client = gateway.connect();
     client.send_request("POST", "/v1/messages", &JSON, &chat("m", true));
     let mut peer = origin.accept();
     peer.request();
@@ -580,15 +531,15 @@ fn what_a_provider_charged_before_it_failed_is_recorded() {
     ));
     drop(peer);
     assert_eq!(client.response("POST").head.status, 502);
-    let record = recorded.records(1).remove(0);
+    let record = first(&records);
     assert_eq!((&record["status"], &record["input_tokens"]), (&502.into(), &777.into()), "{record}");
 }
 
 #[test]
 fn tokens_written_into_a_providers_cache_are_recorded() {
     let origin = Origin::start();
-    let recorded = Recorded::start(&origin, "");
-    let mut client = recorded.gateway.connect();
+    let (gateway, records) = recorded(&origin, "");
+    let mut client = gateway.connect();
     client.send_request("POST", "/v1/messages", &JSON, &chat("m", false));
     let mut peer = origin.accept();
     peer.request();
@@ -596,7 +547,7 @@ fn tokens_written_into_a_providers_cache_are_recorded() {
         r#"{"type":"message","content":[{"type":"text","text":"a"}],"stop_reason":"end_turn","usage":{"input_tokens":3,"cache_creation_input_tokens":55,"cache_read_input_tokens":44,"output_tokens":2}}"#,
     );
     assert_eq!(client.response("POST").head.status, 200);
-    let record = recorded.records(1).remove(0);
+    let record = first(&records);
     assert_eq!(record["cached_input_tokens"], 44, "{record}");
     assert_eq!(record["cache_creation_input_tokens"], 55, "{record}");
 }
@@ -604,12 +555,12 @@ fn tokens_written_into_a_providers_cache_are_recorded() {
 #[test]
 fn a_head_that_cannot_be_read_leaves_a_record() {
     let origin = Origin::start();
-    let recorded = Recorded::start(&origin, "");
-    let mut client = recorded.gateway.connect();
+    let (gateway, records) = recorded(&origin, "");
+    let mut client = gateway.connect();
     client.send(b"GET /v1/models HTTP/1.1\r\nhost: x\r\nno colon here\r\n\r\n");
     assert_eq!(client.response("GET").head.status, 400);
     // A record of its own, or the next one's place would be the first.
-    assert_eq!(recorded.gateway.connect().request("GET", "/v1/models", &[AUTH], b"").head.status, 200);
-    let record = recorded.records(1).remove(0);
+    assert_eq!(gateway.connect().request("GET", "/v1/models", &[AUTH], b"").head.status, 200);
+    let record = first(&records);
     assert_eq!((&record["state"], &record["status"]), (&"refused".into(), &400.into()), "{record}");
 }

@@ -4,65 +4,17 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use common::{Client, Config, Gateway, JSON, chat};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use common::authority::{Certificate, server_config};
+use common::{Authority, Client, Config, Gateway, JSON, chat};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
-
-/// A certificate authority, and its certificate in a file.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new([]).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        let file = std::env::temp_dir().join(format!("ringway-test-{}-{name}.pem", std::process::id()));
-        std::fs::write(&file, certificate.pem()).expect("a file for the certificate");
-        Authority { issuer: Issuer::new(params, key), file }
-    }
-
-    fn sign(&self, host: &str, expired: bool) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-        let mut params = CertificateParams::new([host.to_owned()]).expect("a name");
-        if expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2020, 2, 1);
-        }
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (certificate.der().clone(), PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.file);
-    }
-}
+use rustls::{ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 /// A provider over TLS that answers every request with `{"served":true}` and keeps its connections.
-fn provider(
-    (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
-    version: &'static SupportedProtocolVersion,
-) -> SocketAddr {
-    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(crypto)
-        .with_protocol_versions(&[version])
-        .expect("a version the provider speaks")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("a certificate that fits its key");
-    let config = Arc::new(config);
+fn provider(certificate: Certificate, version: &'static SupportedProtocolVersion) -> SocketAddr {
+    let config = server_config(certificate, version);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
     thread::spawn(move || {

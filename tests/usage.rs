@@ -2,50 +2,16 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::time::Instant;
-
 use common::origin::{DONE, FINISH, ROLE, content};
-use common::{Config, Gateway, JSON, Mock, Origin, PATIENCE, chat};
-use serde_json::Value;
+use common::{Config, Gateway, JSON, Mock, Origin, Records, chat};
 
 const PATH: &str = "/v1/chat/completions";
 
-/// A gateway that writes usage records, and where.
-struct Recorded {
-    gateway: Gateway,
-    log: PathBuf,
-}
-
-impl Recorded {
-    fn start(url: String, more: &str) -> Recorded {
-        let name = format!("ringway-usage-{}-{}.jsonl", std::process::id(), url.replace(['/', ':'], "-"));
-        let log = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&log);
-        let top = format!("cores = \"0\"\nusage_log = {:?}", log.display().to_string());
-        Recorded { gateway: Gateway::start(&Config::new(&[url]).top(&top).and(more)), log }
-    }
-
-    /// All records, once that of the exchange `last` is among them; a worker's records are written in order.
-    fn until(&self, last: &str) -> Vec<Value> {
-        let start = Instant::now();
-        loop {
-            let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let whole = text.lines().filter(|_| text.ends_with('\n'));
-            let records: Vec<Value> = whole.map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
-            if records.iter().any(|record| record["request_id"] == last) {
-                return records;
-            }
-            assert!(start.elapsed() < PATIENCE, "no record of {last}: {text}");
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.log);
-    }
+/// A gateway that writes usage records, and those.
+fn recorded(url: String, more: &str) -> (Gateway, Records) {
+    let records = Records::new();
+    let top = format!("cores = \"0\"\n{}", records.line());
+    (Gateway::start(&Config::new(&[url]).top(&top).and(more)), records)
 }
 
 fn headers(id: &str) -> Vec<(&str, &str)> {
@@ -55,7 +21,7 @@ fn headers(id: &str) -> Vec<(&str, &str)> {
 #[test]
 fn usage_is_read_from_every_shape_and_every_dialect() {
     let mock = Mock::start(&["--script", "ttft=1ms,gap=0ms,tokens=5,prompt-tokens=7"]);
-    let recorded = Recorded::start(mock.url(), "");
+    let (gateway, records) = recorded(mock.url(), "");
     let mut expected = Vec::new();
     for path in [PATH, "/v1/messages"] {
         for (stream, usage) in [
@@ -71,7 +37,7 @@ fn usage_is_read_from_every_shape_and_every_dialect() {
             let id = format!("{}-{stream}-{usage}", path.len());
             let mut headers = headers(&id);
             headers.push(("x-mock-usage", usage));
-            let response = recorded.gateway.connect().request("POST", path, &headers, &chat("m", stream));
+            let response = gateway.connect().request("POST", path, &headers, &chat("m", stream));
             assert_eq!(response.head.status, 200, "{id}: {}", response.text());
             // An Anthropic stream always reports something.
             let told = match (usage, path) {
@@ -85,11 +51,11 @@ fn usage_is_read_from_every_shape_and_every_dialect() {
     // Too long to be held, and the usage is at its end.
     let id = "huge";
     let call = chat("mock:ttft=1ms,tokens=100000,token-bytes=20", false);
-    let response = recorded.gateway.connect().request("POST", PATH, &headers(id), &call);
+    let response = gateway.connect().request("POST", PATH, &headers(id), &call);
     assert!(response.body.len() > 1_000_000, "{}", response.body.len());
     expected.push((id.into(), false, (Some(7), Some(100_000))));
 
-    let records = recorded.until(id);
+    let records = records.until(id);
     assert_eq!(records.len(), expected.len(), "{records:?}");
     for (record, (id, stream, tokens)) in records.iter().zip(expected) {
         assert_eq!(record["request_id"], id, "{record}");
@@ -104,8 +70,7 @@ fn usage_is_read_from_every_shape_and_every_dialect() {
 fn every_end_has_one_record_with_its_state() {
     let origin = Origin::start();
     let more = "[timers]\nfirst_token = \"300ms\"\nbetween_tokens = \"300ms\"";
-    let recorded = Recorded::start(origin.url(), more);
-    let gateway = &recorded.gateway;
+    let (gateway, records) = recorded(origin.url(), more);
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
     let mut expected = Vec::new();
     let mut expect = |id: &str, state: &str, status: u16, contents: u64| {
@@ -207,7 +172,7 @@ fn every_end_has_one_record_with_its_state() {
     assert_eq!(gateway.connect().request("GET", "/v1/models", &headers(url), b"").head.status, 200);
     expect(url, "complete", 200, 0);
 
-    let records = recorded.until(url);
+    let records = records.until(url);
     let told: Vec<_> = records
         .iter()
         .map(|record| {

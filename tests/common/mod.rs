@@ -6,13 +6,17 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod authority;
 pub mod client;
 pub mod origin;
 pub mod process;
+pub mod records;
 
+pub use authority::Authority;
 pub use client::{Client, End, Event, Events, Framing, Head, Response};
 pub use origin::{Ended, Origin, Peer};
 pub use process::{Config, Gateway, Mock};
+pub use records::Records;
 
 use std::time::Duration;
 
