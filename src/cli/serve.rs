@@ -16,6 +16,7 @@ use crate::admission::Keys;
 use crate::base::WorkerId;
 use crate::base::clock::Clock;
 use crate::config::Config;
+use crate::control::admin::{self, Progress, WorkerInfo};
 use crate::control::usage_log::{self, UsageLog};
 use crate::control::{self, resolver};
 use crate::listener;
@@ -24,6 +25,9 @@ use crate::mesh::port::Port;
 use crate::net::tls::{self, ClientConfig};
 use crate::routing::Table;
 use crate::telemetry::Records;
+use crate::telemetry::metrics::board::Board;
+use crate::telemetry::metrics::cells::{Names, SERIES_PER_ROUTE};
+use crate::telemetry::metrics::scrape::Scraper;
 use crate::worker::state::Shared;
 use crate::worker::{self, Own, Started, ToWorker};
 
@@ -33,7 +37,10 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Its workers.
     pub workers: Vec<Started>,
+    /// Where operators look in, if they may.
+    pub admin: Option<SocketAddr>,
     shared: Arc<Shared>,
+    progress: Arc<Progress>,
     threads: Vec<JoinHandle<()>>,
     usage_log: Option<UsageLog>,
 }
@@ -42,6 +49,7 @@ impl Running {
     /// Tells the workers to end: to take no more clients, to let what is under way go on for `client.drain`, and to tell
     /// those that are cut then.
     pub fn ring(&self) {
+        self.progress.is_draining();
         let by = self.shared.clock.now() + self.shared.config.client.drain;
         for port in &self.shared.ports {
             port.send(ToWorker::Drain { by });
@@ -89,7 +97,7 @@ pub fn serve(path: &Path) -> ExitCode {
         eprintln!("ringway: signals cannot be waited for: {error}");
         return ExitCode::FAILURE;
     }
-    match start(config) {
+    match start_from(config, Some(path)) {
         Ok(running) => {
             announce(&running, &cores);
             let signal = told.recv();
@@ -115,6 +123,10 @@ pub fn serve(path: &Path) -> ExitCode {
 /// # Errors
 /// A sentence for the operator: a taken address, an unreadable authority, a thread or ring that cannot be made.
 pub fn start(config: Config) -> Result<Running, String> {
+    start_from(config, None)
+}
+
+fn start_from(config: Config, path: Option<&Path>) -> Result<Running, String> {
     raise_descriptor_limit();
     let workers = config.cores.len();
     let mut addresses = Vec::new();
@@ -133,7 +145,10 @@ pub fn start(config: Config) -> Result<Running, String> {
         ports.push(port);
         ears.push(ear);
     }
+    let admin = config.admin.as_ref().map(|admin| bind_admin(admin.address)).transpose()?;
+    let admin_address = admin.as_ref().map(|(address, _)| *address);
     let (shared, usage_log) = share(config, ports)?;
+    let progress = Arc::new(Progress::default());
     let (sender, receiver) = sync_channel(workers);
     let mut threads = Vec::new();
     for ((id, core), (sockets, ear)) in (0..).zip(&shared.config.cores).zip(sockets.into_iter().zip(ears)) {
@@ -141,26 +156,62 @@ pub fn start(config: Config) -> Result<Running, String> {
             .map_err(|error| format!("worker {id} cannot be started: {error}"))?;
         threads.push(thread);
     }
-    control::start(tasks(&shared)).map_err(|error| format!("the control thread cannot be started: {error}"))?;
+    let tasks = tasks(&shared, &progress, &addresses, admin, path);
+    control::start(tasks).map_err(|error| format!("the control thread cannot be started: {error}"))?;
     let mut started = Vec::new();
     for _ in 0..workers {
         let one = receiver.recv().map_err(|_| "a worker ended while it started".to_owned())?;
         started.push(one.map_err(|error| format!("no event loop can be built: {error}"))?);
     }
     started.sort_by_key(|worker| worker.id);
-    Ok(Running { addresses, workers: started, shared, threads, usage_log })
+    let workers = started.iter().zip(&shared.config.cores).map(|(worker, core)| WorkerInfo {
+        core: *core,
+        pinned: worker.pinned,
+        rung: worker.rung.to_string(),
+        thread: worker.thread,
+    });
+    progress.is_ready(admin::Started { addresses: addresses.clone(), workers: workers.collect() });
+    Ok(Running { addresses, workers: started, admin: admin_address, shared, progress, threads, usage_log })
 }
 
 /// What the control thread is to do.
-fn tasks(shared: &Arc<Shared>) -> Vec<control::Task> {
+fn tasks(
+    shared: &Arc<Shared>,
+    progress: &Arc<Progress>,
+    addresses: &[SocketAddr],
+    admin: Option<(SocketAddr, std::net::TcpListener)>,
+    path: Option<&Path>,
+) -> Vec<control::Task> {
+    let config = &shared.config;
+    let known = Arc::new(Mailbox::default());
+    let told = known.clone();
     let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.host.clone()).collect();
     let publisher = shared.clone();
     let names = resolver::task(hosts, move |names| {
         for mailbox in &publisher.names {
             mailbox.put(names.clone());
         }
+        told.put(names);
     });
-    names.into_iter().collect()
+    let words = |words: &mut dyn Iterator<Item = &String>| words.cloned().collect();
+    let admin = admin.map(|(_, listener)| {
+        let labels = Names::new(
+            words(&mut config.models.iter().chain(&config.default_model).map(|model| &model.name)),
+            words(&mut config.endpoints.iter().map(|endpoint| &endpoint.name)),
+            addresses.iter().map(SocketAddr::to_string).collect(),
+        );
+        let sources = admin::Sources {
+            config: config.clone(),
+            config_path: path.map(Path::to_path_buf),
+            clock: shared.clock.clone(),
+            progress: progress.clone(),
+            scraper: Scraper::new(shared.boards.clone(), labels),
+            records: shared.records.clone(),
+            names: known,
+        };
+        admin::task(listener, sources)
+    });
+    names.into_iter().chain(admin).collect()
 }
 
 fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Option<UsageLog>), String> {
@@ -181,12 +232,18 @@ fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Opt
         tls: trusts(&config)?,
         ports,
         names: config.cores.iter().map(|_| Mailbox::default()).collect(),
+        boards: config.cores.iter().map(|_| Arc::new(board(&config))).collect(),
         records,
         clock: Clock::new(),
         seed: seed ^ (u64::from(std::process::id()) << 32),
         config,
     });
     Ok((shared, usage_log))
+}
+
+fn board(config: &Config) -> Board {
+    let routes_max = config.admin.as_ref().map_or(0, |admin| admin.series_max / SERIES_PER_ROUTE);
+    Board::new(config.listeners.len(), config.endpoints.len(), routes_max)
 }
 
 /// What each endpoint trusts. The system's store is read once, and not at all without an https endpoint.
@@ -215,6 +272,10 @@ fn trusts(config: &Config) -> Result<Vec<Option<Arc<ClientConfig>>>, String> {
     Ok(trusts)
 }
 
+fn bind_admin(address: SocketAddr) -> Result<(SocketAddr, std::net::TcpListener), String> {
+    admin::bind(address).map_err(|error| format!("the admin listener: {}", cannot_listen(address, &error)))
+}
+
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -238,6 +299,9 @@ fn raise_descriptor_limit() {
 pub fn announce(running: &Running, cores: &[usize]) {
     for address in &running.addresses {
         eprintln!("ringway: listening on http://{address}");
+    }
+    if let Some(address) = running.admin {
+        eprintln!("ringway: admin: http://{address}/status, /metrics, /healthz, /readyz");
     }
     let Some(first) = running.workers.first() else { return };
     for refused in &first.refused {

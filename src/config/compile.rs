@@ -4,6 +4,7 @@
 //! reported in one go; a section with a fault has no compiled form. Pure: the environment, files and CPUs are asked
 //! for through [`Sources`].
 
+mod admin;
 mod clients;
 mod providers;
 
@@ -18,10 +19,10 @@ use super::read::{Item, Reading, Section, Text};
 use super::report::{Errors, quoted};
 use super::schema::*;
 use super::{
-    Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Key, Limits, Listener, Model, ModelTimers, Pool, Provider,
-    Ring, Target, secrets, url, values,
+    Admin, Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Key, Limits, Listener, Model, ModelTimers, Pool,
+    Provider, Ring, Target, secrets, url, values,
 };
-use crate::base::EndpointId;
+use crate::base::{EndpointId, ModelId};
 
 /// What a configuration may ask its surroundings.
 pub trait Sources {
@@ -79,6 +80,10 @@ fn file(mut file: Section) -> Option<Config> {
     let limits = limits(file.section("limits"));
     let client = clients::client(file.section("client"));
     let pool = providers::pool(file.section("pool"));
+    let admin = match file.get("admin") {
+        Some(item) => item.section().and_then(admin::admin).map(Some),
+        None => Some(None),
+    };
     let usage_log = match file.get("usage_log") {
         Some(item) => secrets::path(&item).map(Some),
         None => Some(None),
@@ -88,6 +93,9 @@ fn file(mut file: Section) -> Option<Config> {
     let (mut models, mut default_model) = (models?, None);
     if let Some(at) = models.iter().position(|model| model.name == "*") {
         default_model = Some(models.remove(at));
+    }
+    for (id, model) in (0..).zip(models.iter_mut().chain(&mut default_model)) {
+        model.id = ModelId(id);
     }
     Some(Config {
         cores: cores?,
@@ -101,6 +109,7 @@ fn file(mut file: Section) -> Option<Config> {
         limits,
         client,
         pool,
+        admin: admin?,
         usage_log: usage_log?,
     })
 }

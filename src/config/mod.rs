@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::{EndpointId, Secret};
+use crate::base::{EndpointId, ModelId, Secret};
 
 /// A whole, sound configuration.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub client: ClientTimers,
     /// Bounds and idle time of the connections kept to endpoints, per worker and endpoint.
     pub pool: Pool,
+    /// Where operators look in; `None` lets no one.
+    pub admin: Option<Admin>,
     /// Where the usage records go; `None` keeps none.
     pub usage_log: Option<PathBuf>,
 }
@@ -77,6 +79,15 @@ pub struct Listener {
     pub address: SocketAddr,
     /// True if requests need no key here.
     pub open: bool,
+}
+
+/// The listener for operators and their tools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Where to listen; port 0 takes a free one. Beyond loopback only where that was said to be meant.
+    pub address: SocketAddr,
+    /// The most series that the metrics of exchanges may make up. Default 100000.
+    pub series_max: usize,
 }
 
 /// One client key.
@@ -140,6 +151,8 @@ pub enum Auth {
 /// One model as clients name it.
 #[derive(Debug, Clone)]
 pub struct Model {
+    /// Its number: an index into [`Config::models`]; the default route's is one more than the last.
+    pub id: ModelId,
     /// Its name; `*` for the default route.
     pub name: String,
     /// Where it is served, in order of preference; never empty.
@@ -266,6 +279,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             half_close: HalfClose::Gone,
         },
         pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },
+        admin: None,
         usage_log: None,
     };
     for (provider, endpoints) in providers.iter().enumerate() {
@@ -290,10 +304,11 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             include_usage: true,
         });
     }
-    for (name, route) in models {
+    for (at, (name, route)) in (0..).zip(models) {
         let target =
             |(provider, model): &(usize, Option<&str>)| Target { provider: *provider, model: model.map(str::to_owned) };
         config.models.push(Model {
+            id: ModelId(at),
             name: (*name).to_owned(),
             route: route.iter().map(target).collect(),
             timers: timers.clone(),

@@ -4,6 +4,7 @@
 //! by field, so that one fault does not hide the next, and takes defaults and bounds from the constants here. Tests
 //! hold the two together: same fields, same defaults, same bounds.
 
+mod admin;
 mod clients;
 mod providers;
 
@@ -14,6 +15,7 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
+pub use admin::*;
 pub use clients::*;
 pub use providers::*;
 
@@ -105,6 +107,8 @@ pub struct FileSchema {
     pub client: Option<ClientSchema>,
     /// Connections kept to providers.
     pub pool: Option<PoolSchema>,
+    /// Where operators and their tools look in. Without it nobody can, and nothing is measured.
+    pub admin: Option<AdminSchema>,
     /// File that usage records are appended to, one JSON object a line. Without it none are kept.
     #[schemars(length(min = 1))]
     pub usage_log: Option<String>,

@@ -1,8 +1,10 @@
 //! The control plane: what must be done and may wait; never on a request's path.
 //!
 //! Lives on: one thread with a current-thread tokio runtime, on which each concern is a task ([`start`]), and one plain
-//! thread for each file that is written. Workers are known here only as mailboxes and a queue.
+//! thread for each file that is written. Workers are known here only as mailboxes, boards and a queue.
 
+pub mod admin;
+mod process;
 pub mod resolver;
 pub mod usage_log;
 

@@ -389,6 +389,7 @@ impl Output {
     }
 
     async fn send(&mut self, mut bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let _operation = rt::Operation::begin();
         let total = bytes.len();
         let mut sent = 0;
         while sent < total {
@@ -476,6 +477,7 @@ async fn read_on_demand(mut half: OwnedReadHalf<TcpStream>, slot: Rc<Slot>) {
             None => Poll::Pending,
         })
         .await;
+        let operation = rt::Operation::begin();
         let done = if cancelable {
             let canceller = slot.canceller.take().unwrap_or_default();
             let handle = canceller.handle();
@@ -485,6 +487,7 @@ async fn read_on_demand(mut half: OwnedReadHalf<TcpStream>, slot: Rc<Slot>) {
             slot.canceller.set(None);
             half.read(buffer).await
         };
+        drop(operation);
         slot.done.set(Some(done));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::Origin;
-use crate::base::{Dialect, EndpointId, KeyId, ListenerId};
+use crate::base::{Dialect, EndpointId, KeyId, ListenerId, ModelId};
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -292,6 +292,8 @@ pub struct Exchange {
     pub api: &'static str,
     /// Who called; nobody on an open listener.
     pub key: Option<KeyId>,
+    /// The model as it is configured, once that is known.
+    pub model: Option<ModelId>,
     /// The endpoint that answered, or failed last.
     pub endpoint: Option<EndpointId>,
     /// Endpoints and connections tried.
@@ -328,6 +330,8 @@ pub struct Exchange {
     pub upstream_received_bytes: u64,
     /// When what was reached.
     pub timings: Timings,
+    /// How long the client's body was waited for.
+    pub waited: Duration,
 }
 
 impl Exchange {
@@ -342,6 +346,7 @@ impl Exchange {
             dialect,
             api: "other",
             key: None,
+            model: None,
             endpoint: None,
             attempts: 0,
             reused: false,
@@ -360,7 +365,19 @@ impl Exchange {
             upstream_sent_bytes: 0,
             upstream_received_bytes: 0,
             timings: Timings::begin(head),
+            waited: Duration::ZERO,
         }
+    }
+
+    /// What Ringway added to an exchange that came to an answer: from the head complete to the first attempt, from the
+    /// connection there to the request sent, both without waiting for the client's body, and from the first content in
+    /// hand to the kernel having taken it for the client.
+    pub fn added(&self) -> Option<Duration> {
+        let timings = &self.timings;
+        let admitted = timings.to(timings.first_attempt)?;
+        let sent = Timings::between(timings.connected, timings.sent)?;
+        let answered = Timings::between(timings.content, timings.written)?;
+        Some((admitted + sent).saturating_sub(self.waited) + answered)
     }
 
     /// Attempts after the first.

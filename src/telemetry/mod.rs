@@ -3,6 +3,7 @@
 //! Lives on: every worker has a [`Recorder`]; the queue behind it is shared with the control plane, which drains it.
 
 mod exchange;
+pub mod metrics;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 pub use exchange::*;
+use metrics::board::Board;
+use metrics::cells::Meter;
 
 /// Records that wait to be written; when the writer lags more than this, records are dropped and counted.
 const QUEUE_RECORDS: usize = 16 * 1024;
@@ -40,19 +43,21 @@ impl Records {
 }
 
 /// One worker's recorder.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub struct Recorder {
     records: Option<Arc<Records>>,
+    meter: Meter,
 }
 
 impl Recorder {
-    /// A recorder that hands its records to `records`; `None` keeps none.
-    pub fn new(records: Option<Arc<Records>>) -> Recorder {
-        Recorder { records }
+    /// A recorder that hands its records to `records`, where `None` keeps none, and counts on `board`.
+    pub fn new(records: Option<Arc<Records>>, board: Arc<Board>) -> Recorder {
+        Recorder { records, meter: Meter::new(board) }
     }
 
     /// Takes the record of a finished exchange. Never waits: a full queue drops it and counts that.
     pub fn record(&self, exchange: Exchange) {
+        self.meter.finish(&exchange);
         if let Some(records) = &self.records
             && records.queue.push(exchange).is_err()
         {
@@ -62,7 +67,12 @@ impl Recorder {
 
     /// True if anyone wants to know of exchanges: then the time of each step is taken.
     pub fn is_on(&self) -> bool {
-        self.records.is_some()
+        self.records.is_some() || self.meter.is_on()
+    }
+
+    /// What exchanges are counted with.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// True if records are kept, strings and all.
@@ -85,7 +95,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_and_counts_and_never_waits() {
         let records = Arc::new(Records::default());
-        let recorder = Recorder::new(Some(records.clone()));
+        let recorder = Recorder::new(Some(records.clone()), Arc::new(Board::new(1, 1, 0)));
         for _ in 0..QUEUE_RECORDS {
             recorder.record(exchange());
         }

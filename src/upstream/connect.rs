@@ -32,11 +32,14 @@ impl Upstreams {
     ) -> Result<Connection, UpstreamError> {
         let slot = self.slot(endpoint);
         let fail = |kind| UpstreamError { endpoint: slot.name.clone(), phase: Phase::Connect, kind };
-        if slot.open.get() >= self.connections_max {
+        let is_full = || slot.board.open.get() >= self.connections_max as u64;
+        if is_full() {
             // One that nobody uses makes room; the caller may not want a used one.
-            drop(slot.idle.borrow_mut().pop());
+            let mut idle = slot.idle.borrow_mut();
+            drop(idle.pop());
+            slot.board.idle.set(idle.len() as u64);
         }
-        if slot.open.get() >= self.connections_max {
+        if is_full() {
             return Err(fail(ErrorKind::Exhausted));
         }
         let place = Place::take(slot);
@@ -51,7 +54,10 @@ impl Upstreams {
                 dial(slot, *address, buffers).await
             };
             match dialled {
-                Ok(stream) => return Ok(Connection { stream, reused: false, slot: slot.clone(), _place: place }),
+                Ok(stream) => {
+                    slot.board.opened.add(1);
+                    return Ok(Connection { stream, reused: false, slot: slot.clone(), _place: place });
+                }
                 Err(error) => last = ErrorKind::Io(error),
             }
         }

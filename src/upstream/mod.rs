@@ -6,7 +6,7 @@ pub mod connect;
 pub mod http1;
 pub mod pool;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use crate::base::{Dialect, EndpointId};
 use crate::config::{Auth, Config, Endpoint};
 use crate::net::stream::Stream;
 use crate::net::tls::ClientConfig;
+use crate::telemetry::metrics::board::EndpointBoard;
 
 /// The phase in which an exchange with an endpoint failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,8 +117,8 @@ pub struct Slot {
     /// The field lines that every request to it begins with, by dialect; they hold its key.
     lines: [Vec<u8>; 2],
     idle: RefCell<Vec<pool::Idle>>,
-    open: Cell<usize>,
-    outstanding: Cell<u32>,
+    /// What is counted of it.
+    board: Arc<EndpointBoard>,
 }
 
 /// A connection to an endpoint, in use by one exchange.
@@ -142,14 +143,14 @@ struct Place(Rc<Slot>);
 
 impl Place {
     fn take(slot: &Rc<Slot>) -> Place {
-        slot.open.set(slot.open.get() + 1);
+        slot.board.open.add(1);
         Place(slot.clone())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        self.0.board.open.sub(1);
     }
 }
 
@@ -158,14 +159,14 @@ pub struct Outstanding(Rc<Slot>);
 
 impl Drop for Outstanding {
     fn drop(&mut self) {
-        self.0.outstanding.set(self.0.outstanding.get() - 1);
+        self.0.board.outstanding.sub(1);
     }
 }
 
 impl Upstreams {
-    /// Slots for all endpoints of `config`; `tls` gives each https endpoint what it trusts.
-    pub fn new(config: &Config, tls: &[Option<Arc<ClientConfig>>]) -> Upstreams {
-        let slots = config.endpoints.iter().zip(tls).map(|(endpoint, tls)| {
+    /// Slots for all endpoints of `config`, counted on `boards`; `tls` gives each https endpoint what it trusts.
+    pub fn new(config: &Config, tls: &[Option<Arc<ClientConfig>>], boards: &[Arc<EndpointBoard>]) -> Upstreams {
+        let slots = config.endpoints.iter().zip(tls).zip(boards).map(|((endpoint, tls), board)| {
             Rc::new(Slot {
                 name: endpoint.name.clone(),
                 host: endpoint.host.clone(),
@@ -174,8 +175,7 @@ impl Upstreams {
                 base_path: endpoint.base_path.clone(),
                 lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(endpoint, dialect)),
                 idle: RefCell::default(),
-                open: Cell::new(0),
-                outstanding: Cell::new(0),
+                board: board.clone(),
             })
         });
         Upstreams {
@@ -193,13 +193,14 @@ impl Upstreams {
 
     /// Requests of this worker that `endpoint` has not yet answered to their end.
     pub fn outstanding(&self, endpoint: EndpointId) -> u32 {
-        self.slot(endpoint).outstanding.get()
+        u32::try_from(self.slot(endpoint).board.outstanding.get()).unwrap_or(u32::MAX)
     }
 
-    /// Counts a request as outstanding.
+    /// Counts an attempt, and its request as outstanding.
     pub fn begin(&self, endpoint: EndpointId) -> Outstanding {
         let slot = self.slot(endpoint);
-        slot.outstanding.set(slot.outstanding.get() + 1);
+        slot.board.attempts.add(1);
+        slot.board.outstanding.add(1);
         Outstanding(slot.clone())
     }
 }

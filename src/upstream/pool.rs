@@ -18,13 +18,17 @@ pub struct Idle {
 impl Upstreams {
     /// The most recently used idle connection to `endpoint` that is still open.
     pub fn checkout(&self, endpoint: EndpointId) -> Option<Connection> {
-        let mut idle = self.slot(endpoint).idle.borrow_mut();
-        while let Some(mut kept) = idle.pop() {
+        let slot = self.slot(endpoint);
+        let mut idle = slot.idle.borrow_mut();
+        let mut found = None;
+        while let (None, Some(mut kept)) = (&found, idle.pop()) {
             if kept.connection.stream.input.is_quiet() {
-                return Some(kept.connection);
+                slot.board.reused.add(1);
+                found = Some(kept.connection);
             }
         }
-        None
+        slot.board.idle.set(idle.len() as u64);
+        found
     }
 
     /// Keeps a connection whose exchange has ended; it is closed instead if too many are kept, or if the
@@ -35,6 +39,7 @@ impl Upstreams {
         if idle.len() < self.idle_max && connection.stream.input.is_quiet() {
             connection.reused = true;
             idle.push(Idle { connection, since: now });
+            slot.board.idle.set(idle.len() as u64);
         }
     }
 
@@ -43,6 +48,7 @@ impl Upstreams {
         for slot in &self.slots {
             let mut idle = slot.idle.borrow_mut();
             idle.retain_mut(|kept| now.since(kept.since) < self.idle && kept.connection.stream.input.is_quiet());
+            slot.board.idle.set(idle.len() as u64);
         }
     }
 }

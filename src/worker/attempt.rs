@@ -13,6 +13,7 @@ use super::answer::{Answer, Events};
 use super::body::Body;
 use super::exchange::{Call, Scene, Stop, Wait, mark};
 use crate::base::EndpointId;
+use crate::base::clock::Instant;
 use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
@@ -73,12 +74,11 @@ pub async fn run<'a>(scene: &mut Scene<'a>, call: &mut Call, model: &Model, mut 
     let worker = scene.worker;
     let mut last = None;
     while let Some(candidate) = plan.next(|endpoint| worker.upstreams.outstanding(endpoint), worker.random()) {
-        scene.record.endpoint = Some(candidate.endpoint);
         scene.sent_model = candidate.model;
         // A body that is consumed as it is sent cannot be sent twice, so it gets no connection that may be stale.
         let mut fresh = matches!(call.body, Body::Streamed { .. });
         loop {
-            scene.begin_attempt();
+            scene.begin_attempt(candidate.endpoint);
             match once(scene, call, model, candidate, fresh).await {
                 Ok(begun) => return Ok(begun),
                 Err(Failed::Again(error)) if error.is_stale() && !fresh => fresh = true,
@@ -166,8 +166,7 @@ async fn once(
         // What was told of usage counts, however this ends.
         scene.record.tokens = tokens(events.usage);
     }
-    reached?;
-    scene.record.timings.content = scene.mark();
+    scene.record.timings.content = reached?;
     Ok(begun)
 }
 
@@ -203,19 +202,20 @@ impl Begun {
         }
     }
 
-    /// Reads until the answer may be given to the client.
-    async fn reach_commit_point(&mut self, scene: &mut Scene<'_>, model: &Model) -> Result<(), Stop> {
+    /// Reads until the answer may be given to the client; when what that took had come.
+    async fn reach_commit_point(&mut self, scene: &mut Scene<'_>, model: &Model) -> Result<Instant, Stop> {
         let wait = if matches!(self.answer, Answer::Events(_)) { Wait::FirstToken } else { Wait::BetweenTokens };
+        let mut came = scene.mark();
         loop {
             self.digest().map_err(|error| broken(&error))?;
             if self.is_committed()? {
-                return Ok(());
+                return Ok(came);
             }
             if wait == Wait::BetweenTokens {
                 scene.start_timer(wait, model);
             }
             match scene.client.watch(self.connection.stream.input.fill()).await {
-                Ok(Ok(true)) => {}
+                Ok(Ok(true)) => came = scene.mark(),
                 Ok(Ok(false)) => self.digest_end().map_err(|error| broken(&error))?,
                 Ok(Err(error)) => return Err(broken(&self.connection.io_error(Doing::Body, error))),
                 Err(interrupt) => return Err(interrupted(scene, wait, model, &self.connection, interrupt)),
@@ -253,9 +253,14 @@ impl Begun {
 
 impl Scene<'_> {
     /// Another endpoint, or another connection, is tried.
-    fn begin_attempt(&mut self) {
+    fn begin_attempt(&mut self, endpoint: EndpointId) {
         let now = self.mark();
         let record = &mut self.record;
+        if let Some(failed) = record.endpoint.replace(endpoint) {
+            // The last one's failure counts as the exchange's own.
+            let now = if now == Instant::NEVER { self.worker.clock.now() } else { now };
+            self.worker.board.endpoints[usize::from(failed.0)].failed(record.phase, now);
+        }
         let first = if record.attempts == 0 { now } else { record.timings.first_attempt };
         let (head, body) = (record.timings.head, record.timings.body);
         record.timings = Timings { body, first_attempt: first, attempt: now, ..Timings::begin(head) };

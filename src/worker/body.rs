@@ -121,8 +121,11 @@ impl Scene<'_> {
     /// Waits for more of the body.
     pub(super) async fn more(&mut self) -> Result<(), Stop> {
         let within = self.worker.config().client.body;
-        self.client.timer.set((self.worker.clock.now() + within).min(self.total_until()));
-        match self.client.fill().await {
+        let since = self.worker.clock.now();
+        self.client.timer.set((since + within).min(self.total_until()));
+        let outcome = self.client.fill().await;
+        self.record.waited += self.worker.clock.now() - since;
+        match outcome {
             Ok(Ok(true)) => Ok(()),
             Ok(_) => Err(Stop::ClientGone),
             Err(Interrupt::ClientGone) => Err(Stop::ClientGone),

@@ -67,6 +67,7 @@ mod tests {
     use crate::config::compile::{Sources, compile};
     use crate::net::rt::{EventLoop, Rung, spawn};
     use crate::routing::Table;
+    use crate::telemetry::metrics::board::Board;
     use crate::worker::state::Shared;
 
     struct Nothing;
@@ -94,6 +95,7 @@ mod tests {
             tls: vec![None],
             ports: Vec::new(),
             names: Vec::new(),
+            boards: vec![Arc::new(Board::new(1, 1, 0))],
             records: None,
             clock: Clock::new(),
             seed: 1,

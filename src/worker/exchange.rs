@@ -168,6 +168,7 @@ fn begin_record(worker: &Worker, head: Instant, dialect: Dialect, entry: Entry) 
 
 impl<'a> Scene<'a> {
     fn open(worker: &'a Rc<Worker>, client: &'a mut Client, intake: &'a Intake, entry: Entry) -> Scene<'a> {
+        worker.board.in_flight.add(1);
         let accepted = worker.clock.now();
         let mut record = begin_record(worker, accepted, intake.dialect, entry);
         record.key = intake.caller.as_ref().ok().copied().flatten();
@@ -246,6 +247,7 @@ impl<'a> Scene<'a> {
                 false => Cow::Owned(named[..named.floor_char_boundary(MODEL_BYTES_MAX)].to_owned()),
             });
         }
+        self.record.model = Some(model.id);
         self.total = model.timers.total;
         let query_model = query_model.is_some();
         let form_model = form_model.map(|(_, range)| range);
@@ -335,6 +337,7 @@ impl<'a> Scene<'a> {
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
         let (worker, intake) = (self.worker, self.intake);
+        worker.board.in_flight.sub(1);
         if !worker.recorder.is_on() {
             return;
         }

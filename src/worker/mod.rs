@@ -30,7 +30,7 @@ use crate::base::clock::Instant;
 use crate::base::{ListenerId, WorkerId};
 use crate::config::Driver;
 use crate::listener::{Acceptor, Entry};
-use crate::net::rt::{Ear, EventLoop, Rung, spawn, wake_those_who_wait};
+use crate::net::rt::{Ear, EventLoop, Operation, Rung, spawn, wake_those_who_wait};
 use crate::net::stream::Stream;
 use state::{Shared, Worker};
 
@@ -141,8 +141,11 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
             spawn(accept(worker.clone(), listener, acceptor.clone()));
         }
     }
+    worker.board.beat_ns.set(worker.clock.now().0);
+    worker.board.accepting.set(1);
     ready(Ok(()));
-    drain::listen(worker, ear, acceptors).await;
+    drain::listen(worker.clone(), ear, acceptors).await;
+    worker.board.ended.set(1);
 }
 
 async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
@@ -150,7 +153,7 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
     let listener = ListenerId(listener as u16);
     loop {
         let Some((tcp, peer)) = acceptor.accept().await else { return };
-        let Some(place) = worker.take_place() else {
+        let Some(place) = worker.take_place(listener) else {
             // At the bound: closing tells the client at once, a silent queue would not.
             drop(tcp);
             continue;
@@ -165,11 +168,18 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
     }
 }
 
+/// What is due once a second; that it is done shows that this worker is not stuck.
 async fn sweep(worker: Rc<Worker>) {
+    let board = worker.board.clone();
+    let mut due = worker.clock.now();
     loop {
         let now = worker.clock.now();
-        worker.timers.sleep_until(now + SWEEP).await;
-        worker.upstreams.sweep(worker.clock.now());
+        board.beat_ns.set(now.0);
+        board.lag_ns.set((now - due).as_nanos() as u64);
+        board.ring_depth.set(Operation::under_way());
+        worker.upstreams.sweep(now);
         worker.buffers.collect();
+        due = now + SWEEP;
+        worker.timers.sleep_until(due).await;
     }
 }

@@ -3,6 +3,7 @@
 //! The upstream is read one buffer ahead of the client and no further: a client that does not read stops our
 //! reads, and so its provider. What passes is forwarded in the turn in which it came.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::Answer;
@@ -13,6 +14,7 @@ use crate::base::clock::Instant;
 use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
+use crate::telemetry::metrics::cells::{Cell, Route};
 use crate::telemetry::{EndedBy, Fault, Phase as RecordPhase, State};
 use crate::upstream::{Phase, UpstreamError};
 use crate::wire;
@@ -32,8 +34,14 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
     let framing = client_framing(scene, &begun);
     let events = matches!(begun.answer, Answer::Events(_));
     scene.record.phase = RecordPhase::Relay;
-    let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, quiet: false, failure: None };
-    relay.start_waiting();
+    let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, quiet: false, failure: None, gap: None };
+    if events {
+        let record = &relay.scene.record;
+        let route = Route::new(record.model, record.endpoint, record.dialect, true);
+        let cell = relay.scene.worker.recorder.meter().cell(route);
+        relay.gap = cell.map(|cell| (cell, record.timings.content));
+    }
+    relay.start_waiting(false);
     relay.check_whole()?;
     relay.begun.connection.stream.input.expect_events(events);
     let after = relay.run().await?;
@@ -75,6 +83,8 @@ struct Relay<'s, 'a> {
     quiet: bool,
     /// Why the upstream's answer ended badly.
     failure: Option<(Reject, State)>,
+    /// Where the time between two contents of a stream is counted, and when the last came.
+    gap: Option<(Arc<Cell>, Instant)>,
 }
 
 impl Relay<'_, '_> {
@@ -163,9 +173,14 @@ impl Relay<'_, '_> {
     }
 
     /// Content has come, or the stream's own end: the next thing to come gets its time.
-    fn start_waiting(&mut self) {
+    fn start_waiting(&mut self, content: bool) {
         let within = if self.has_ended() { TRAILING } else { length(Wait::BetweenTokens, self.model) };
-        self.due = self.scene.worker.clock.now() + within;
+        let now = self.scene.worker.clock.now();
+        self.due = now + within;
+        if content && let Some((cell, last)) = &mut self.gap {
+            cell.gap(now - *last);
+            *last = now;
+        }
         self.scene.wait_until(self.due);
     }
 
@@ -186,7 +201,7 @@ impl Relay<'_, '_> {
                     Ok(content) => {
                         self.quiet = !content;
                         if !ended && (content || self.has_ended()) {
-                            self.start_waiting();
+                            self.start_waiting(content);
                         }
                         // A keep-alive of half an event, or an event that was taken out: nothing to write yet.
                         if self.begun.out.is_empty() && !self.begun.decoder.is_done() && !self.has_fault() {

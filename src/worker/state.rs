@@ -1,6 +1,6 @@
 //! All that one worker owns, and all that it was given.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::ToWorker;
 use super::drain::Drain;
 use crate::admission::Keys;
 use crate::base::clock::Clock;
-use crate::base::{EndpointId, WorkerId};
+use crate::base::{EndpointId, ListenerId, WorkerId};
 use crate::config::Config;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
@@ -20,13 +20,15 @@ use crate::net::timer::Timers;
 use crate::net::tls::ClientConfig;
 use crate::routing::Table;
 use crate::routing::balance::Rng;
+use crate::telemetry::metrics::board::Board;
 use crate::telemetry::{Recorder, Records};
 use crate::upstream::Upstreams;
 use crate::wire::http1::HeadLimits;
 
 /// What all workers were given at start.
 ///
-/// Lives on: every worker, immutable but for the mailboxes and the record queue, whose ends are bounded and never wait.
+/// Lives on: every worker, immutable but for the mailboxes and the record queue, whose ends are bounded and never wait,
+/// and the boards, each written by its own worker alone.
 pub struct Shared {
     /// The configuration.
     pub config: Arc<Config>,
@@ -40,6 +42,8 @@ pub struct Shared {
     pub ports: Vec<Port<ToWorker>>,
     /// Newly resolved names, by worker.
     pub names: Vec<Mailbox<Arc<Names>>>,
+    /// What is counted, by worker.
+    pub boards: Vec<Arc<Board>>,
     /// Where usage records go; `None` keeps none.
     pub records: Option<Arc<Records>>,
     /// The clock that all workers read.
@@ -64,6 +68,8 @@ pub struct Worker {
     pub upstreams: Upstreams,
     /// Its recorder.
     pub recorder: Recorder,
+    /// What it counts.
+    pub board: Arc<Board>,
     /// Its pauses under many streams.
     pub moderator: Rc<Moderator>,
     /// How far it is with ending.
@@ -72,15 +78,14 @@ pub struct Worker {
     pub head_limits: HeadLimits,
     resolved: RefCell<Resolved>,
     rng: RefCell<Rng>,
-    connections: Rc<Cell<usize>>,
 }
 
 /// Counts one client connection for as long as it lives.
-pub struct Place(Rc<Cell<usize>>);
+pub struct Place(Arc<Board>, ListenerId);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.listeners[usize::from(self.1.0)].open.sub(1);
     }
 }
 
@@ -93,19 +98,20 @@ impl Worker {
             headers_max: limits.headers_max,
             target_bytes_max: limits.target_bytes_max,
         };
+        let board = shared.boards[usize::from(id.0)].clone();
         Rc::new(Worker {
             id,
             clock: shared.clock.clone(),
             timers: Timers::new(shared.clock.clone()),
             buffers: Rc::default(),
-            upstreams: Upstreams::new(&shared.config, &shared.tls),
-            recorder: Recorder::new(shared.records.clone()),
+            upstreams: Upstreams::new(&shared.config, &shared.tls, &board.endpoints),
+            recorder: Recorder::new(shared.records.clone(), board.clone()),
             moderator: Moderator::new(shared.clock.clone(), shared.config.ring.gather),
             drain: Drain::default(),
             head_limits,
             resolved: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
-            connections: Rc::default(),
+            board,
             shared,
         })
     }
@@ -116,18 +122,20 @@ impl Worker {
     }
 
     /// A place for one more client connection, if the bound allows it.
-    pub fn take_place(&self) -> Option<Place> {
-        let taken = self.connections.get();
-        if taken >= self.config().limits.connections_max {
+    pub fn take_place(&self, listener: ListenerId) -> Option<Place> {
+        let counts = &self.board.listeners[usize::from(listener.0)];
+        if self.connections() >= self.config().limits.connections_max {
+            counts.refused.add(1);
             return None;
         }
-        self.connections.set(taken + 1);
-        Some(Place(self.connections.clone()))
+        counts.accepted.add(1);
+        counts.open.add(1);
+        Some(Place(self.board.clone(), listener))
     }
 
     /// Client connections that are open.
     pub fn connections(&self) -> usize {
-        self.connections.get()
+        usize::try_from(self.board.connections()).unwrap_or(usize::MAX)
     }
 
     /// Random bits for choices that need no secrecy.

@@ -8,12 +8,14 @@
 
 pub mod authority;
 pub mod client;
+pub mod metrics;
 pub mod origin;
 pub mod process;
 pub mod records;
 
 pub use authority::Authority;
 pub use client::{Client, End, Event, Events, Framing, Head, Response};
+pub use metrics::{metric, metric_is, until_at_rest};
 pub use origin::{Ended, Origin, Peer};
 pub use process::{Config, Gateway, Mock};
 pub use records::Records;

@@ -95,6 +95,11 @@ impl Config {
         self
     }
 
+    /// Adds an admin listener on a free port.
+    pub fn admin(self) -> Config {
+        self.and("[admin]\naddress = \"127.0.0.1:0\"")
+    }
+
     /// The file's text.
     pub fn text(&self) -> String {
         let Config { raw, top, key, endpoints, endpoint_lines, provider, models, rest } = self;
@@ -216,6 +221,7 @@ pub struct Gateway {
     pub process: Process,
     /// Where it listens, in the order of the config.
     pub addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
     file: PathBuf,
 }
 
@@ -232,7 +238,9 @@ impl Gateway {
         let process = Process::start(command, false);
         let addresses = addresses(&process.lines_until("ringway: ready"));
         assert!(!addresses.is_empty(), "ready without a listener:\n{}", process.lines().join("\n"));
-        Gateway { process, addresses, file }
+        let lines = process.lines();
+        let admin = lines.iter().find_map(|line| line.split_once("admin: http://")?.1.split_once('/')?.0.parse().ok());
+        Gateway { process, addresses, admin, file }
     }
 
     /// Starts `ringway serve` where it should refuse to, and returns how it ended and what it said.
@@ -258,6 +266,11 @@ impl Gateway {
     /// The first listener.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// The admin listener of [`Config::admin`].
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("an [admin] table in the config")
     }
 
     /// A fresh connection to the first listener.

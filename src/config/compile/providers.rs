@@ -129,7 +129,8 @@ fn model(
     });
     let timers = timers(model.section("timers"), Some(defaults));
     model.finish();
-    Some(Model { name: name?, route: route?, timers })
+    // Numbered once all are known.
+    Some(Model { id: ModelId(0), name: name?, route: route?, timers })
 }
 
 fn target(mut target: Section, providers: &[Named]) -> Option<Target> {

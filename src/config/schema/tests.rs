@@ -8,7 +8,7 @@ use super::*;
 use crate::config::compile::tests::{OPEN, REFERENCE, around, load, only, replaced, sound};
 
 /// Every bounded field: section, name, least and most (as the documentation writes them), and one past each.
-const BOUNDS: [(&str, &str, [&str; 4]); 22] = [
+const BOUNDS: [(&str, &str, [&str; 4]); 23] = [
     ("ring", "entries", ["256", "32768", "255", "32769"]),
     ("ring", "gather_us", ["0", "2000", "-1", "2001"]),
     ("timers", "connect", ["1ms", "5m", "0ms", "300001ms"]),
@@ -30,6 +30,7 @@ const BOUNDS: [(&str, &str, [&str; 4]); 22] = [
     ("client", "drain", ["1ms", "1h", "0ms", "3600001ms"]),
     ("pool", "idle", ["1ms", "1h", "0ms", "3600001ms"]),
     ("pool", "connections_max", ["1", "1000000", "0", "1000001"]),
+    ("admin", "series_max", ["1000", "10000000", "999", "10000001"]),
     ("pool", "idle_max", ["0", "100000", "-1", "100001"]),
 ];
 
@@ -40,7 +41,11 @@ fn every_bound_holds_at_it_and_one_past_it() {
             let value =
                 if value.ends_with(|c: char| c.is_ascii_digit()) { value.to_owned() } else { format!("\"{value}\"") };
             // The greatest part needs the greatest whole.
-            let whole = if field == "idle_max" { "connections_max = 1000000\n" } else { "" };
+            let whole = match (section, field) {
+                (_, "idle_max") => "connections_max = 1000000\n",
+                ("admin", _) => "address = \"127.0.0.1:0\"\n",
+                _ => "",
+            };
             let text = around("", &format!("[{section}]\n{whole}{field} = {value}\n"));
             if fits {
                 sound(&text);
@@ -61,9 +66,9 @@ fn every_bounded_field_is_in_the_table_and_documented_with_its_bounds() {
     let schema = schema();
     let mut listed: Vec<String> = BOUNDS.iter().map(|(section, field, _)| format!("{section}.{field}")).collect();
     let mut described = Vec::new();
-    for section in ["ring", "timers", "limits", "client", "pool"] {
+    for section in ["ring", "timers", "limits", "client", "pool", "admin"] {
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
-            if !matches!(field.as_str(), "driver" | "half_close") {
+            if !matches!(field.as_str(), "driver" | "half_close" | "address" | "access") {
                 described.push(format!("{section}.{field}"));
             }
             let description = property["description"].as_str().unwrap_or_default().to_owned();
@@ -92,7 +97,8 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         timers = { x_x = 1 }
         limits = { x_x = 1 }
         client = { x_x = 1 }
-        pool = { x_x = 1 }"#;
+        pool = { x_x = 1 }
+        admin = { x_x = 1 }"#;
     let errors = load(whole).expect_err("unknown fields");
     let hints: BTreeMap<&str, &str> = errors
         .iter()
@@ -112,6 +118,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         ("limits.", "/definitions/Limits"),
         ("client.", "/definitions/Client"),
         ("pool.", "/definitions/Pool"),
+        ("admin.", "/definitions/Admin"),
     ] {
         let fields: Vec<String> = properties(&schema, pointer).into_iter().map(|(field, _)| field).collect();
         assert_eq!(hints.get(path).copied(), Some(fields.join(", ").as_str()), "{path}");
@@ -126,15 +133,20 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
 
     // The defaults that editors are shown, written out, change nothing.
     let mut written = String::from(OPEN);
-    for section in ["ring", "timers", "limits", "client", "pool"] {
+    for section in ["ring", "timers", "limits", "client", "pool", "admin"] {
         written += &format!("[{section}]\n");
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
+            if field == "address" {
+                written += "address = \"127.0.0.1:0\"\n";
+                continue;
+            }
             let default = &property["default"];
             assert!(!default.is_null(), "{section}.{field} shows no default");
             written += &format!("{field} = {default}\n");
         }
     }
-    let (written, silent) = (sound(&written), sound(OPEN));
+    let (written, silent) = (sound(&written), sound(&format!("{OPEN}[admin]\naddress = \"127.0.0.1:0\"\n")));
+    assert_eq!(written.admin, silent.admin);
     assert_eq!((written.ring, written.limits), (silent.ring, silent.limits));
     assert_eq!((written.client, written.pool), (silent.client, silent.pool));
     assert_eq!(written.models[0].timers, silent.models[0].timers);

@@ -1,0 +1,147 @@
+//! What one worker counts, where the control thread can read it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+
+pub use super::count::Count;
+
+use super::cells::{Cell, Route};
+use crate::base::clock::Instant;
+use crate::telemetry::Phase;
+
+/// Phases of an exchange.
+pub const PHASES: usize = Phase::ALL.len();
+/// Whose fault an error was.
+pub const ORIGINS: usize = 3;
+
+/// One worker's figures.
+///
+/// Lives on: the worker, its only writer; the control thread reads, which holds nothing up.
+#[derive(Debug)]
+// So that no two workers write to one cache line, nor to a pair that is fetched together.
+#[repr(align(128))]
+pub struct Board {
+    /// Exchanges under way.
+    pub in_flight: Count,
+    /// When it last came to its once-a-second duty, on the gateway's clock.
+    pub beat_ns: Count,
+    /// How late it was then.
+    pub lag_ns: Count,
+    /// Reads and writes that were with the kernel then.
+    pub ring_depth: Count,
+    /// 1 once it accepts clients.
+    pub accepting: Count,
+    /// 1 once it has drained.
+    pub ended: Count,
+    /// Exchanges that failed, by origin and phase.
+    pub errors: [[Count; PHASES]; ORIGINS],
+    /// Exchanges whose client left, by phase.
+    pub cancelled: [Count; PHASES],
+    /// By listener.
+    pub listeners: Box<[ListenerBoard]>,
+    /// By endpoint.
+    pub endpoints: Box<[Arc<EndpointBoard>]>,
+    /// Routes that were seen for the first time.
+    fresh: ArrayQueue<(Route, Arc<Cell>)>,
+}
+
+/// One listener's figures at one worker.
+#[derive(Debug, Default)]
+pub struct ListenerBoard {
+    /// Connections that are open.
+    pub open: Count,
+    /// Connections taken.
+    pub accepted: Count,
+    /// Connections closed at once, for there were too many.
+    pub refused: Count,
+}
+
+/// One endpoint's figures at one worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct EndpointBoard {
+    /// Connections that are open or being made.
+    pub open: Count,
+    /// Connections that wait for their next exchange.
+    pub idle: Count,
+    /// Requests that are not answered to their end.
+    pub outstanding: Count,
+    /// Attempts.
+    pub attempts: Count,
+    /// Connections made.
+    pub opened: Count,
+    /// Attempts over a kept connection.
+    pub reused: Count,
+    /// Attempts that it failed, by phase.
+    pub failures: [Count; PHASES],
+    /// When it last failed one, on the gateway's clock; 0 if it never did.
+    pub failed_ns: Count,
+    /// In which phase that was.
+    pub failed_in: Count,
+}
+
+impl EndpointBoard {
+    /// It failed an attempt that had come so far.
+    pub fn failed(&self, phase: Phase, now: Instant) {
+        self.failures[phase as usize].add(1);
+        self.failed_in.set(phase as u64);
+        self.failed_ns.set(now.0);
+    }
+
+    /// When it last failed an attempt, and in which phase.
+    pub fn last_failure(&self) -> Option<(Instant, Phase)> {
+        let phase = *Phase::ALL.get(usize::try_from(self.failed_in.get()).ok()?)?;
+        (self.failed_ns.get() > 0).then(|| (Instant(self.failed_ns.get()), phase))
+    }
+}
+
+impl Board {
+    /// A board for so many listeners and endpoints. `routes_max` routes are told apart at most; with 0 none are counted.
+    pub fn new(listeners: usize, endpoints: usize, routes_max: usize) -> Board {
+        Board {
+            in_flight: Count::new(),
+            beat_ns: Count::new(),
+            lag_ns: Count::new(),
+            ring_depth: Count::new(),
+            accepting: Count::new(),
+            ended: Count::new(),
+            errors: Default::default(),
+            cancelled: Default::default(),
+            listeners: (0..listeners).map(|_| ListenerBoard::default()).collect(),
+            endpoints: (0..endpoints).map(|_| Arc::default()).collect(),
+            // One more, for those beyond the bound.
+            fresh: ArrayQueue::new(routes_max + 1),
+        }
+    }
+
+    /// How many routes are told apart at most.
+    pub fn routes_max(&self) -> usize {
+        self.fresh.capacity() - 1
+    }
+
+    /// Shows a route's cell to the control thread, once for each.
+    pub(super) fn show(&self, route: Route, cell: Arc<Cell>) {
+        // There is room for as many as are ever shown.
+        let _ = self.fresh.push((route, cell));
+    }
+
+    /// The next cell that was shown and not yet taken.
+    pub(super) fn take_fresh(&self) -> Option<(Route, Arc<Cell>)> {
+        self.fresh.pop()
+    }
+
+    /// How long ago it came to its once-a-second duty; zero if it does not have to.
+    pub fn silence(&self, now: Instant) -> Duration {
+        match self.accepting.get() > 0 && self.ended.get() == 0 {
+            true => now.since(Instant(self.beat_ns.get())),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Client connections that are open.
+    pub fn connections(&self) -> u64 {
+        self.listeners.iter().map(|listener| listener.open.get()).sum()
+    }
+}
