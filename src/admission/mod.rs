@@ -2,6 +2,8 @@
 //!
 //! Pure. Who calls is told by the digest of the key that was presented; what they may ask for by that key's models.
 
+pub mod cors;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 

@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::admission::Keys;
+use crate::admission::cors::Cors;
 use crate::base::WorkerId;
 use crate::base::clock::Clock;
 use crate::config::Config;
@@ -229,6 +230,7 @@ fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Opt
     let shared = Arc::new(Shared {
         keys: Keys::new(&config),
         table: Table::new(&config),
+        cors: config.cors.as_ref().map(Cors::new),
         tls: trusts(&config)?,
         ports,
         names: config.cores.iter().map(|_| Mailbox::default()).collect(),

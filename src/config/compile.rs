@@ -6,6 +6,7 @@
 
 mod admin;
 mod clients;
+mod cors;
 mod providers;
 
 use core::time::Duration;
@@ -84,6 +85,7 @@ fn file(mut file: Section) -> Option<Config> {
         Some(item) => item.section().and_then(admin::admin).map(Some),
         None => Some(None),
     };
+    let cors = cors::cors(&mut file);
     let usage_log = match file.get("usage_log") {
         Some(item) => secrets::path(&item).map(Some),
         None => Some(None),
@@ -110,6 +112,7 @@ fn file(mut file: Section) -> Option<Config> {
         client,
         pool,
         admin: admin?,
+        cors: cors?,
         usage_log: usage_log?,
     })
 }

@@ -4,6 +4,7 @@
 //! wrong. `schema` is the file as written; `compile` turns one into the other and reports every error at once.
 
 pub mod compile;
+pub mod cors;
 mod read;
 pub mod report;
 pub mod schema;
@@ -44,6 +45,8 @@ pub struct Config {
     pub pool: Pool,
     /// Where operators look in; `None` lets no one.
     pub admin: Option<Admin>,
+    /// Which web pages may call from a browser; `None` is none.
+    pub cors: Option<cors::Cors>,
     /// Where the usage records go; `None` keeps none.
     pub usage_log: Option<PathBuf>,
 }
@@ -280,6 +283,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
         },
         pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },
         admin: None,
+        cors: None,
         usage_log: None,
     };
     for (provider, endpoints) in providers.iter().enumerate() {

@@ -6,6 +6,7 @@
 
 mod admin;
 mod clients;
+mod cors;
 mod providers;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 pub use admin::*;
 pub use clients::*;
+pub use cors::*;
 pub use providers::*;
 
 /// What a field is when it is absent, and the least and the most it may be.
@@ -109,6 +111,8 @@ pub struct FileSchema {
     pub pool: Option<PoolSchema>,
     /// Where operators and their tools look in. Without it nobody can, and nothing is measured.
     pub admin: Option<AdminSchema>,
+    /// Which web pages may call from a browser. Without this table none may.
+    pub cors: Option<CorsSchema>,
     /// File that usage records are appended to, one JSON object a line. Without it none are kept.
     #[schemars(length(min = 1))]
     pub usage_log: Option<String>,

@@ -2,14 +2,15 @@
 //!
 //! Not here: bodies (`wire::http1::Decoder`), retries, and what becomes of the answer.
 
+use super::fields::is_answer_field_passed;
 use super::{Connection, ErrorKind, Phase, Slot, UpstreamError};
 use std::task::Context;
 
 use crate::base::Dialect;
 use crate::net::stream::Input;
 use crate::wire::http1::{
-    Field, Framing, HeadLimits, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length,
-    write_header, write_request_line,
+    Framing, HeadLimits, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length, write_header,
+    write_request_line,
 };
 
 /// Interim answers (1xx) that are passed over before the real one; more are a fault.
@@ -58,45 +59,6 @@ impl Slot {
     pub fn error(&self, phase: Phase, kind: ErrorKind) -> UpstreamError {
         UpstreamError { endpoint: self.name.clone(), phase, kind }
     }
-}
-
-/// The field lines of a request that an endpoint is sent as they came. Everything else is ours to say, belongs
-/// to one connection, or is the client's secret.
-pub fn is_request_field_passed(field: &Field<'_>) -> bool {
-    match field.known {
-        Known::Host
-        | Known::ContentLength
-        | Known::Expect
-        | Known::AcceptEncoding
-        | Known::Authorization
-        | Known::XApiKey
-        | Known::ApiKey
-        | Known::XGoogApiKey
-        | Known::Cookie
-        | Known::XRequestId => false,
-        known if known.is_hop_by_hop() => false,
-        Known::Other => !is_ours(field.name),
-        _ => true,
-    }
-}
-
-/// The field lines of an answer that a client is sent as they came.
-pub fn is_answer_field_passed(field: &Field<'_>) -> bool {
-    match field.known {
-        Known::ContentLength
-        | Known::SetCookie
-        | Known::AltSvc
-        | Known::StrictTransportSecurity
-        | Known::XRequestId => false,
-        known if known.is_hop_by_hop() => false,
-        Known::Other => !is_ours(field.name),
-        _ => true,
-    }
-}
-
-/// Field names that only Ringway may send.
-fn is_ours(name: &str) -> bool {
-    name.get(..10).is_some_and(|prefix| prefix.eq_ignore_ascii_case("x-ringway-"))
 }
 
 /// How an answer's body is to be understood.

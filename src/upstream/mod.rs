@@ -3,6 +3,7 @@
 //! Lives on: every worker, one [`Upstreams`] each. It does not choose endpoints (`routing`) nor retry (`worker`).
 
 pub mod connect;
+pub mod fields;
 pub mod http1;
 pub mod pool;
 

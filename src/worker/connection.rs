@@ -92,6 +92,7 @@ mod tests {
         Arc::new(Shared {
             keys: Keys::new(&config),
             table: Table::new(&config),
+            cors: None,
             tls: vec![None],
             ports: Vec::new(),
             names: Vec::new(),

@@ -10,7 +10,7 @@ use super::connection::After;
 use super::intake::{Intake, Media, new_request_id};
 use super::reply::{Refusal, refuse};
 use super::state::Worker;
-use super::{attempt, drain, models, relay};
+use super::{attempt, cors, drain, models, relay};
 use crate::base::Dialect;
 use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::{Origin, Reject};
@@ -105,7 +105,8 @@ pub async fn apologise(worker: &Rc<Worker>, client: &mut Client) -> After {
         Some(intake) => (intake.dialect, intake.request_id.clone(), intake.is_head()),
         None => (Dialect::OpenAi, new_request_id(worker), false),
     };
-    let refusal = Refusal { reject: &reject, dialect, request_id: &request_id, is_head, close: true };
+    let lines = intake.as_ref().map_or(&[][..], |intake| &intake.lines);
+    let refusal = Refusal { reject: &reject, dialect, request_id: &request_id, is_head, close: true, lines };
     refuse(worker, client, &refusal).await
 }
 
@@ -143,7 +144,8 @@ async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Resu
 /// Says no to a head that could not be read to its end, and records that.
 async fn refuse_head(worker: &Rc<Worker>, client: &mut Client, entry: Entry, reject: Reject) -> After {
     let (id, dialect) = (new_request_id(worker), Dialect::OpenAi);
-    let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head: false, close: true };
+    let lines = cors::lines_of_unread(worker, client.stream.input.bytes());
+    let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head: false, close: true, lines: &lines };
     let mut record = begin_record(worker, worker.clock.now(), dialect, entry);
     let after = refuse(worker, client, &refusal).await;
     if worker.recorder.is_on() {
@@ -208,6 +210,10 @@ impl<'a> Scene<'a> {
         let (worker, intake) = (self.worker, self.intake);
         if let Some(refusal) = &intake.refusal {
             return Err(refusal.clone().into());
+        }
+        if intake.preflight {
+            // It comes without a key: browsers send those only once they were told that they may.
+            return self.answer_preflight().await;
         }
         let key = intake.caller.clone()?;
         if let Some(answer) = models::answer(worker, intake, key) {
@@ -306,6 +312,7 @@ impl<'a> Scene<'a> {
                     request_id: &self.intake.request_id,
                     is_head: self.intake.is_head(),
                     close: !self.keeps_alive(),
+                    lines: &self.intake.lines,
                 };
                 let after = refuse(self.worker, self.client, &refusal).await;
                 self.record.timings.written = self.mark();

@@ -3,11 +3,12 @@
 use crate::admission::bearer;
 use crate::base::reject::Reject;
 use crate::base::{Dialect, KeyId};
-use crate::upstream::http1::is_request_field_passed;
+use crate::upstream::fields::is_request_field_passed;
 use crate::wire::chat::{Api, takes_json};
 use crate::wire::http1::{Form, Framing, Known, RequestHead, Version};
 use crate::wire::multipart;
 
+use super::cors;
 use super::state::Worker;
 
 /// The longest `x-request-id` that is taken over from a client, in bytes.
@@ -48,6 +49,10 @@ pub struct Intake {
     pub anthropic_client: bool,
     /// The field lines that are passed on, whole.
     pub fields: Vec<u8>,
+    /// Field lines, whole, that every answer to this request carries, whoever gives it.
+    pub lines: Vec<u8>,
+    /// True for a browser's question before a page's request, which is answered with these lines alone.
+    pub preflight: bool,
     /// Something that makes the request unservable, found while reading.
     pub refusal: Option<Reject>,
 }
@@ -75,6 +80,7 @@ impl Intake {
         fields.copy_to(&mut passed, |field| {
             is_request_field_passed(field) && !fields.connection_names(field.name.as_bytes())
         });
+        let (lines, preflight) = cors::lines(worker, head);
         let media = read_media(head.target.path, fields.get(Known::ContentType));
         Intake {
             head_len: head.len,
@@ -93,6 +99,8 @@ impl Intake {
             caller: worker.shared.keys.authenticate(credential, open),
             anthropic_client: fields.get_named(b"anthropic-version").is_some(),
             fields: passed,
+            lines,
+            preflight,
             refusal: refusal(head),
         }
     }

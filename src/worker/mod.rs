@@ -6,6 +6,7 @@ mod answer;
 mod attempt;
 mod body;
 mod connection;
+mod cors;
 mod drain;
 mod exchange;
 mod intake;

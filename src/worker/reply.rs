@@ -31,6 +31,7 @@ impl Scene<'_> {
         }
         // The id was checked when it was taken over.
         let _ = write_header(out, "x-request-id", self.intake.request_id.as_bytes());
+        out.extend_from_slice(&self.intake.lines);
         if !self.keeps_alive() || framing == Framing::UntilClose {
             out.extend_from_slice(b"connection: close\r\n");
         } else if self.intake.is_http10 {
@@ -52,6 +53,22 @@ impl Scene<'_> {
         if !self.intake.is_head() {
             out.extend_from_slice(&json);
         }
+        self.send_whole(out).await
+    }
+
+    /// Answers a browser's question before a page's request.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub async fn answer_preflight(&mut self) -> Result<After, Stop> {
+        self.record.status = 204;
+        let mut out = Vec::with_capacity(256 + self.intake.lines.len());
+        write_status_line(&mut out, 204);
+        self.end_head(&mut out, Framing::None);
+        self.send_whole(out).await
+    }
+
+    async fn send_whole(&mut self, out: Vec<u8>) -> Result<After, Stop> {
         self.client.timer.set(self.write_until(self.worker.clock.now()));
         self.client.write(out).await.map_err(Stop::from)?;
         self.record.timings.written = self.mark();
@@ -67,13 +84,15 @@ pub struct Refusal<'a> {
     pub request_id: &'a str,
     pub is_head: bool,
     pub close: bool,
+    /// See [`Intake::lines`](super::intake::Intake::lines).
+    pub lines: &'a [u8],
 }
 
 /// Says no in the shape of the path's dialect.
 pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>) -> After {
-    let Refusal { reject, dialect, request_id, is_head, close } = *refusal;
+    let Refusal { reject, dialect, request_id, is_head, close, lines } = *refusal;
     let body = wire::error_body(dialect, reject);
-    let mut out = Vec::with_capacity(256 + body.len());
+    let mut out = Vec::with_capacity(256 + lines.len() + body.len());
     write_status_line(&mut out, reject.status);
     out.extend_from_slice(b"content-type: application/json\r\nx-ringway-error-origin: ");
     out.extend_from_slice(reject.origin.as_str().as_bytes());
@@ -81,6 +100,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>)
     write_content_length(&mut out, body.len() as u64);
     // The id was checked when it was taken over; the number cannot break its line.
     let _ = write_header(&mut out, "x-request-id", request_id.as_bytes());
+    out.extend_from_slice(lines);
     if let Some(seconds) = reject.retry_after_s {
         let _ = write_header(&mut out, "retry-after", seconds.to_string().as_bytes());
     }

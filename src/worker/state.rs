@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::ToWorker;
 use super::drain::Drain;
 use crate::admission::Keys;
+use crate::admission::cors::Cors;
 use crate::base::clock::Clock;
 use crate::base::{EndpointId, ListenerId, WorkerId};
 use crate::config::Config;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub keys: Keys,
     /// Model names.
     pub table: Table,
+    /// What browsers are told; `None` is nothing.
+    pub cors: Option<Cors>,
     /// What each https endpoint trusts, by endpoint.
     pub tls: Vec<Option<Arc<ClientConfig>>>,
     /// The control thread's way to each worker.

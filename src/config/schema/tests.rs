@@ -8,7 +8,7 @@ use super::*;
 use crate::config::compile::tests::{OPEN, REFERENCE, around, load, only, replaced, sound};
 
 /// Every bounded field: section, name, least and most (as the documentation writes them), and one past each.
-const BOUNDS: [(&str, &str, [&str; 4]); 23] = [
+const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("ring", "entries", ["256", "32768", "255", "32769"]),
     ("ring", "gather_us", ["0", "2000", "-1", "2001"]),
     ("timers", "connect", ["1ms", "5m", "0ms", "300001ms"]),
@@ -28,6 +28,7 @@ const BOUNDS: [(&str, &str, [&str; 4]); 23] = [
     ("client", "body", ["1ms", "1h", "0ms", "3600001ms"]),
     ("client", "write", ["1ms", "1h", "0ms", "3600001ms"]),
     ("client", "drain", ["1ms", "1h", "0ms", "3600001ms"]),
+    ("cors", "max_age", ["1s", "24h", "999ms", "86400001ms"]),
     ("pool", "idle", ["1ms", "1h", "0ms", "3600001ms"]),
     ("pool", "connections_max", ["1", "1000000", "0", "1000001"]),
     ("admin", "series_max", ["1000", "10000000", "999", "10000001"]),
@@ -36,7 +37,7 @@ const BOUNDS: [(&str, &str, [&str; 4]); 23] = [
 
 #[test]
 fn every_bound_holds_at_it_and_one_past_it() {
-    for (section, field, [min, max, below, above]) in BOUNDS {
+    for &(section, field, [min, max, below, above]) in BOUNDS {
         for (value, fits) in [(min, true), (max, true), (below, false), (above, false)] {
             let value =
                 if value.ends_with(|c: char| c.is_ascii_digit()) { value.to_owned() } else { format!("\"{value}\"") };
@@ -44,6 +45,7 @@ fn every_bound_holds_at_it_and_one_past_it() {
             let whole = match (section, field) {
                 (_, "idle_max") => "connections_max = 1000000\n",
                 ("admin", _) => "address = \"127.0.0.1:0\"\n",
+                ("cors", _) => "origins = [\"*\"]\n",
                 _ => "",
             };
             let text = around("", &format!("[{section}]\n{whole}{field} = {value}\n"));
@@ -66,9 +68,10 @@ fn every_bounded_field_is_in_the_table_and_documented_with_its_bounds() {
     let schema = schema();
     let mut listed: Vec<String> = BOUNDS.iter().map(|(section, field, _)| format!("{section}.{field}")).collect();
     let mut described = Vec::new();
-    for section in ["ring", "timers", "limits", "client", "pool", "admin"] {
+    for section in ["ring", "timers", "limits", "client", "cors", "pool", "admin"] {
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
-            if !matches!(field.as_str(), "driver" | "half_close" | "address" | "access") {
+            let is_bounded = !matches!(field.as_str(), "driver" | "half_close" | "address" | "access");
+            if is_bounded && (section != "cors" || field == "max_age") {
                 described.push(format!("{section}.{field}"));
             }
             let description = property["description"].as_str().unwrap_or_default().to_owned();
@@ -98,7 +101,8 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         limits = { x_x = 1 }
         client = { x_x = 1 }
         pool = { x_x = 1 }
-        admin = { x_x = 1 }"#;
+        admin = { x_x = 1 }
+        cors = { x_x = 1 }"#;
     let errors = load(whole).expect_err("unknown fields");
     let hints: BTreeMap<&str, &str> = errors
         .iter()
@@ -119,6 +123,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         ("client.", "/definitions/Client"),
         ("pool.", "/definitions/Pool"),
         ("admin.", "/definitions/Admin"),
+        ("cors.", "/definitions/Cors"),
     ] {
         let fields: Vec<String> = properties(&schema, pointer).into_iter().map(|(field, _)| field).collect();
         assert_eq!(hints.get(path).copied(), Some(fields.join(", ").as_str()), "{path}");
