@@ -2,11 +2,23 @@
 
 mod common;
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use common::metrics::{ask, scrape, scrape_when, sum};
-use common::origin::{DONE, FINISH, content};
-use common::{Config, Gateway, JSON, Mock, Origin, chat, metric, metric_is, stream_chat, until_at_rest};
+use common::origin::{DONE, FINISH, Peer, ROLE, content};
+use common::{Config, Gateway, JSON, Mock, Origin, PATIENCE, chat, metric, metric_is, stream_chat, until_at_rest};
 
 const PATH: &str = "/v1/chat/completions";
+
+fn signal(gateway: &Gateway, signal: Signal) {
+    kill(Pid::from_raw(gateway.process.id() as i32), signal).expect("the gateway runs");
+}
 
 #[test]
 fn known_traffic_has_exact_counts() {
@@ -119,4 +131,405 @@ fn what_is_asked_of_the_admin_listener_it_answers() {
     assert_eq!(status["listeners"][0]["address"], gateway.address().to_string(), "{status:#}");
     assert_eq!(status["endpoints"][0]["endpoint"], "mock/0", "{status:#}");
     assert_eq!(status["workers"][0]["core"], 0, "{status:#}");
+}
+
+/// How an exchange ends, and how that is counted.
+struct Case {
+    name: &'static str,
+    model: &'static str,
+    /// What the client does: sends it all, or leaves within its body.
+    sends: Sends,
+    /// What the provider does with the request; it closes the connection unless it gives it back. `None`: it is not asked.
+    provider: Option<fn(Peer) -> Option<Peer>>,
+    /// Whether the client leaves then.
+    leaves: bool,
+    state: &'static str,
+    cancelled: Option<&'static str>,
+    error: Option<(&'static str, &'static str)>,
+    failed: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Sends {
+    Whole,
+    Stream,
+    HalfABody,
+}
+
+#[test]
+fn every_end_is_counted_once_and_leaves_nothing_behind() {
+    use Sends::{HalfABody, Stream, Whole};
+    let origin = Origin::start();
+    let models = "[[models]]\nname = \"m\"\nroute = [{ provider = \"mock\" }]\n\
+                  [[models]]\nname = \"hasty\"\nroute = [{ provider = \"mock\" }]\n\
+                  timers = { first_token = \"60ms\", between_tokens = \"60ms\" }\n\
+                  [[models]]\nname = \"away\"\nroute = [{ provider = \"away\" }]\n";
+    let away = "[[providers]]\nname = \"away\"\n[[providers.endpoints]]\nurl = \"http://127.0.0.1:1/v1\"";
+    let gateway = Gateway::start(&Config::new(&[origin.url()]).models(models).and(away).admin());
+    let case = Case {
+        name: "",
+        model: "m",
+        sends: Whole,
+        provider: Some(Some),
+        leaves: false,
+        state: "complete",
+        cancelled: None,
+        error: None,
+        failed: None,
+    };
+    let cases = [
+        Case {
+            name: "an answer",
+            provider: Some(|mut peer| {
+                peer.answer("{}");
+                Some(peer)
+            }),
+            ..case
+        },
+        Case {
+            name: "a stream",
+            sends: Stream,
+            provider: Some(|mut peer| {
+                peer.begin_stream().chunk(content("a")).chunk(FINISH).chunk(DONE).send("0\r\n\r\n");
+                Some(peer)
+            }),
+            ..case
+        },
+        Case {
+            name: "no such model",
+            model: "unknown",
+            provider: None,
+            state: "refused",
+            error: Some(("client", "admission")),
+            ..case
+        },
+        Case {
+            name: "gone within its body",
+            sends: HalfABody,
+            provider: None,
+            leaves: true,
+            state: "client_gone",
+            cancelled: Some("request_body"),
+            ..case
+        },
+        Case {
+            name: "gone before an answer",
+            leaves: true,
+            state: "client_gone",
+            cancelled: Some("first_byte"),
+            ..case
+        },
+        Case {
+            name: "gone within the answer's head",
+            provider: Some(|mut peer| {
+                peer.send("HTTP/1.1 200 OK\r\ncontent-");
+                Some(peer)
+            }),
+            leaves: true,
+            state: "client_gone",
+            cancelled: Some("answer_head"),
+            ..case
+        },
+        Case {
+            name: "gone before content",
+            sends: Stream,
+            provider: Some(|mut peer| {
+                peer.begin_stream().chunk(ROLE);
+                Some(peer)
+            }),
+            leaves: true,
+            state: "client_gone",
+            cancelled: Some("first_content"),
+            ..case
+        },
+        Case {
+            name: "gone within the stream",
+            sends: Stream,
+            provider: Some(|mut peer| {
+                peer.begin_stream().chunk(content("a"));
+                Some(peer)
+            }),
+            leaves: true,
+            state: "client_gone",
+            cancelled: Some("relay"),
+            ..case
+        },
+        Case {
+            name: "cannot be reached",
+            model: "away",
+            provider: None,
+            state: "upstream_error",
+            error: Some(("upstream", "connect")),
+            failed: Some("connect"),
+            ..case
+        },
+        Case {
+            name: "closes without an answer",
+            provider: Some(|_| None),
+            state: "upstream_error",
+            error: Some(("upstream", "first_byte")),
+            failed: Some("first_byte"),
+            ..case
+        },
+        Case {
+            name: "does not speak HTTP",
+            provider: Some(|mut peer| {
+                peer.send("SSH-2.0\r\n\r\n");
+                Some(peer)
+            }),
+            state: "upstream_error",
+            error: Some(("upstream", "answer_head")),
+            failed: Some("answer_head"),
+            ..case
+        },
+        Case {
+            name: "answers with an error",
+            provider: Some(|mut peer| {
+                peer.send("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\n{}");
+                Some(peer)
+            }),
+            state: "upstream_error",
+            error: Some(("upstream", "relay")),
+            ..case
+        },
+        Case {
+            name: "breaks off",
+            sends: Stream,
+            provider: Some(|mut peer| {
+                peer.begin_stream().chunk(content("a"));
+                None
+            }),
+            state: "truncated",
+            error: Some(("upstream", "relay")),
+            failed: Some("relay"),
+            ..case
+        },
+        Case {
+            name: "is silent",
+            model: "hasty",
+            state: "timeout",
+            error: Some(("upstream", "first_byte")),
+            failed: Some("first_byte"),
+            ..case
+        },
+        Case {
+            name: "falls silent",
+            model: "hasty",
+            sends: Stream,
+            provider: Some(|mut peer| {
+                peer.begin_stream().chunk(content("a"));
+                Some(peer)
+            }),
+            state: "timeout",
+            error: Some(("upstream", "relay")),
+            failed: Some("relay"),
+            ..case
+        },
+    ];
+    for (at, case) in cases.iter().enumerate() {
+        let before = scrape(&gateway);
+        play(&gateway, &origin, case);
+        let count = at as f64 + 1.0;
+        let after = scrape_when(&gateway, case.name, |samples| sum(samples, "ringway_requests_total", &[]) == count);
+        let grew = |name: &str, labels: &[(&str, &str)]| sum(&after, name, labels) - sum(&before, name, labels);
+        assert_eq!(grew("ringway_requests_total", &[("state", case.state)]), 1.0, "{}", case.name);
+        assert_eq!(grew("ringway_request_duration_seconds_count", &[]), 1.0, "{}", case.name);
+        for (name, is_counted) in [
+            ("ringway_cancelled_total", case.cancelled.is_some()),
+            ("ringway_errors_total", case.error.is_some()),
+            ("ringway_upstream_failures_total", case.failed.is_some()),
+        ] {
+            assert_eq!(grew(name, &[]), f64::from(u8::from(is_counted)), "{}: {name}", case.name);
+        }
+        if let Some(phase) = case.cancelled {
+            assert_eq!(grew("ringway_cancelled_total", &[("phase", phase)]), 1.0, "{}", case.name);
+        }
+        if let Some((origin, phase)) = case.error {
+            let labels = [("origin", origin), ("phase", phase)];
+            assert_eq!(grew("ringway_errors_total", &labels), 1.0, "{}: {labels:?}", case.name);
+        }
+        if let Some(phase) = case.failed {
+            assert_eq!(grew("ringway_upstream_failures_total", &[("phase", phase)]), 1.0, "{}", case.name);
+        }
+        until_at_rest(&gateway);
+        metric_is(&gateway, "ringway_client_connections_open", &[], 0.0);
+    }
+}
+
+fn play(gateway: &Gateway, origin: &Origin, case: &Case) {
+    let mut client = gateway.connect();
+    let body = chat(case.model, case.sends == Sends::Stream);
+    if case.sends == Sends::HalfABody {
+        let head =
+            format!("POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: {}\r\ncontent-length: 9\r\n\r\n{{", JSON[0].1);
+        client.send(head.as_bytes());
+        metric_is(gateway, "ringway_requests_in_flight", &[], 1.0);
+        return;
+    }
+    client.send_request("POST", PATH, &JSON, &body);
+    let peer = case.provider.and_then(|provider| {
+        let mut peer = origin.accept();
+        peer.request();
+        provider(peer)
+    });
+    match case.leaves {
+        // What the provider sent has come before the client's end does.
+        true if case.cancelled == Some("relay") => drop(client.head()),
+        true => {}
+        false => {
+            let head = client.head();
+            client.body("POST", head);
+        }
+    }
+    drop(client);
+    if case.leaves
+        && let Some(mut peer) = peer
+    {
+        peer.ended();
+    }
+}
+
+#[test]
+fn a_gateway_that_drains_is_not_ready_before_it_refuses_clients() {
+    let origin = Origin::start();
+    let mut gateway = Gateway::start(&Config::new(&[origin.url()]).admin());
+    let mut client = gateway.connect();
+    client.send_request("POST", PATH, &JSON, &chat("m", true));
+    let mut peer = origin.accept();
+    peer.request();
+    peer.begin_stream().chunk(content("a"));
+    let head = client.head();
+    assert_eq!(metric(&gateway, "ringway_ready", &[]), 1.0);
+    signal(&gateway, Signal::SIGTERM);
+    until_refused(&gateway);
+    let (status, why) = ask(&gateway, "/readyz");
+    assert_eq!(status, 503);
+    assert!(why.contains("draining"), "{why}");
+    assert_eq!(ask(&gateway, "/healthz").0, 200);
+    let samples = scrape(&gateway);
+    for (name, value) in [("ringway_ready", 0.0), ("ringway_draining", 1.0), ("ringway_requests_in_flight", 1.0)] {
+        assert_eq!(sum(&samples, name, &[]), value, "{name}");
+    }
+    assert_eq!(status_now(&gateway)["stage"], "draining");
+    peer.chunk(FINISH).chunk(DONE).send("0\r\n\r\n");
+    client.events(&head).all();
+    assert_eq!(gateway.process.wait().code(), Some(0));
+}
+
+/// Waits until no client is taken any more.
+fn until_refused(gateway: &Gateway) {
+    let start = Instant::now();
+    while TcpStream::connect(gateway.address()).is_ok() {
+        assert!(start.elapsed() < PATIENCE, "clients are still taken");
+        std::thread::yield_now();
+    }
+}
+
+fn status_now(gateway: &Gateway) -> serde_json::Value {
+    serde_json::from_str(&ask(gateway, "/status").1).expect("JSON")
+}
+
+#[test]
+fn scrapes_during_load_are_whole_and_never_go_back() {
+    let mock = Mock::start(&[]);
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
+    let top = format!("cores = \"0-{}\"", cores - 1);
+    let gateway = Gateway::start(&Config::new(&[mock.url()]).top(&top).admin());
+    let requests = 120;
+    std::thread::scope(|scope| {
+        let loads = [0, 1, 2].map(|_| {
+            scope.spawn(|| {
+                for at in 0..requests / 3 {
+                    // A fresh connection each: the kernel spreads them over the workers.
+                    let body = chat("mock:ttft=0ms,gap=0ms,tokens=3", at % 2 == 0);
+                    assert_eq!(gateway.connect().request("POST", PATH, &JSON, &body).head.status, 200);
+                }
+            })
+        });
+        let (mut seen, mut scrapes) = (0.0, 0);
+        while !loads.iter().all(|load| load.is_finished()) {
+            let (status, text) = ask(&gateway, "/metrics");
+            assert_eq!(status, 200);
+            let count = sum(&common::metrics::samples(&text), "ringway_requests_total", &[]);
+            assert!(count >= seen, "{count} after {seen}");
+            (seen, scrapes) = (count, scrapes + 1);
+        }
+        assert!(scrapes > 0);
+    });
+    metric_is(&gateway, "ringway_requests_total", &[("state", "complete")], f64::from(requests));
+    metric_is(&gateway, "ringway_request_duration_seconds_count", &[], f64::from(requests));
+    until_at_rest(&gateway);
+    assert_eq!(scrape(&gateway).iter().filter(|sample| sample.name == "ringway_requests_in_flight").count(), cores);
+}
+
+#[test]
+fn without_an_admin_table_nobody_can_look_in_and_beyond_loopback_it_must_be_said() {
+    let mock = Mock::start(&[]);
+    let gateway = Gateway::start(&Config::new(&[mock.url()]));
+    assert!(!gateway.process.lines().iter().any(|line| line.contains("admin")));
+    let (status, said) = Gateway::start_in_vain(&Config::new(&[mock.url()]).and("[admin]\naddress = \"0.0.0.0:0\""));
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("admin.address") && said.contains("access = \"open\""), "{said}");
+    let open = Gateway::start(&Config::new(&[mock.url()]).and("[admin]\naddress = \"0.0.0.0:0\"\naccess = \"open\""));
+    let mut client = common::Client::connect(([127, 0, 0, 1], open.admin().port()).into());
+    assert_eq!(client.request("GET", "/healthz", &[], b"").head.status, 200);
+}
+
+#[test]
+fn admin_clients_that_misbehave_harm_nobody() {
+    let mock = Mock::start(&[]);
+    let gateway = Gateway::start(&Config::new(&[mock.url()]).admin());
+    for (sent, status) in [
+        ("\0\u{1}\r\n\r\n".to_owned(), 400),
+        ("GET /healthz HTTP/9\r\n\r\n".to_owned(), 400),
+        (format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(20_000)), 431),
+        (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(20_000)), 431),
+    ] {
+        let mut client = common::Client::connect(gateway.admin());
+        let _ = client.try_send(sent.as_bytes());
+        assert_eq!(client.head().status, status, "{:?}", &sent[..30.min(sent.len())]);
+    }
+    // One that asks for much and reads none of it, others that say nothing at all.
+    let mut deaf = common::Client::connect(gateway.admin());
+    (0..50).for_each(|_| drop(deaf.try_send(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")));
+    let silent: Vec<_> = (0..60).map(|_| common::Client::connect(gateway.admin())).collect();
+    assert_eq!(ask(&gateway, "/healthz").0, 200);
+    // At the bound of 64 connections further ones are closed at once.
+    let rest: Vec<_> = (0..8).map(|_| common::Client::connect(gateway.admin())).collect();
+    let mut last = common::Client::connect(gateway.admin());
+    assert!(last.is_closed());
+    assert_eq!(gateway.connect().request("GET", "/v1/models", &JSON, b"").head.status, 200);
+    drop((silent, rest));
+    let start = Instant::now();
+    loop {
+        let mut client = common::Client::connect(gateway.admin());
+        if client.try_send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").is_ok() && !client.is_closed() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "places are not given back");
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_of() {
+    let mock = Mock::start(&[]);
+    let gateway = Gateway::start(&Config::new(&[mock.url()]).admin());
+    let (_, mut events) = stream_chat(gateway.address(), "mock:tokens=3,ttft=0ms,gap=1ms");
+    events.all();
+    metric_is(&gateway, "ringway_requests_total", &[], 1.0);
+    let mut promtool = match Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    {
+        Ok(promtool) => promtool,
+        Err(error) => panic!("promtool: {error}; tests/run installs it (Debian package prometheus)"),
+    };
+    let text = ask(&gateway, "/metrics").1;
+    promtool.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("promtool reads");
+    let output = promtool.wait_with_output().expect("its output");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{}\n{text}", String::from_utf8_lossy(&said));
 }

@@ -54,6 +54,8 @@ timers = {{ first_token = "300ms" }}
 name = "stalls"
 route = [{{ provider = "mock", model = "mock:fault=stall@2,ttft=1ms,gap=1ms" }}]
 timers = {{ between_tokens = "300ms" }}
+[admin]
+address = "127.0.0.1:0"
 """
 
 DEFAULT_ROUTE = """
@@ -120,10 +122,9 @@ class Process:
         self.child.wait()
 
 
-def address(lines):
-    mark = "listening on http://"
+def address(lines, mark="listening on http://"):
     line = next(line for line in lines if mark in line)
-    return line.split(mark, 1)[1].split()[0].rstrip("/")
+    return line.split(mark, 1)[1].replace("/", " ").split()[0]
 
 
 class Mock:
@@ -159,9 +160,10 @@ class Mock:
 class Gateway:
     """A gateway process, or the provider itself in the place of one."""
 
-    def __init__(self, origin, process=None):
+    def __init__(self, origin, process=None, admin=None):
         self.origin = origin
         self.process = process
+        self.admin = admin
 
 
 def start_gateway(mock, config):
@@ -171,7 +173,7 @@ def start_gateway(mock, config):
         secrets = {"SDK_KEY": KEY, "SDK_NARROW_KEY": NARROW_KEY, "SDK_PROVIDER_KEY": PROVIDER_KEY}
         process = Process(["serve", "--config", file.name], "stderr", secrets)
         lines = process.lines_until("ringway: ready")
-    return Gateway("http://" + address(lines), process)
+    return Gateway("http://" + address(lines), process, "http://" + address(lines, "admin: http://"))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "stage": stage,
             "draining": facts.draining,
-            "not_ready_because": self.readiness().err(),
+            "not_ready_because": self.readiness_now().err(),
             "uptime_seconds": facts.uptime.as_secs_f64(),
             "started_at": facts.process.started_s,
             "config": self.sources.config_path.as_ref().map(|path| path.display().to_string()),

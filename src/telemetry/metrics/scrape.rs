@@ -401,3 +401,6 @@ fn cancelled(scrape: &Scrape, family: &Family, text: &mut Text) {
         text.line(family, "", &[phase.as_str()], None, Value::Whole(sum));
     }
 }
+
+#[cfg(test)]
+mod tests;
