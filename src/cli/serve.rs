@@ -187,10 +187,17 @@ fn tasks(
     let known = Arc::new(Mailbox::default());
     let told = known.clone();
     let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.host.clone()).collect();
+    let means = resolver::Means {
+        config: shared.config.resolver.clone(),
+        clock: shared.clock.clone(),
+        seed: shared.seed,
+        lookups: shared.lookups.clone(),
+    };
     let publisher = shared.clone();
-    let names = resolver::task(hosts, move |names| {
-        for mailbox in &publisher.names {
+    let names = resolver::task(hosts, means, move |names| {
+        for (mailbox, port) in publisher.names.iter().zip(&publisher.ports) {
             mailbox.put(names.clone());
+            port.ring();
         }
         told.put(names);
     });
@@ -235,6 +242,7 @@ fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Opt
         ports,
         names: config.cores.iter().map(|_| Mailbox::default()).collect(),
         boards: config.cores.iter().map(|_| Arc::new(board(&config))).collect(),
+        lookups: Arc::default(),
         records,
         clock: Clock::new(),
         seed: seed ^ (u64::from(std::process::id()) << 32),

@@ -8,6 +8,7 @@ mod admin;
 mod clients;
 mod cors;
 mod providers;
+mod resolver;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -86,6 +87,7 @@ fn file(mut file: Section) -> Option<Config> {
         None => Some(None),
     };
     let cors = cors::cors(&mut file);
+    let resolver = resolver::resolver(file.section("resolver"));
     let usage_log = match file.get("usage_log") {
         Some(item) => secrets::path(&item).map(Some),
         None => Some(None),
@@ -113,6 +115,7 @@ fn file(mut file: Section) -> Option<Config> {
         pool,
         admin: admin?,
         cors: cors?,
+        resolver: resolver?,
         usage_log: usage_log?,
     })
 }

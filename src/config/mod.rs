@@ -7,10 +7,13 @@ pub mod compile;
 pub mod cors;
 mod read;
 pub mod report;
+mod resolver;
 pub mod schema;
 mod secrets;
 mod url;
 mod values;
+
+pub use resolver::{Method, Resolver};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +50,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Which web pages may call from a browser; `None` is none.
     pub cors: Option<cors::Cors>,
+    /// How names become addresses.
+    pub resolver: Resolver,
     /// Where the usage records go; `None` keeps none.
     pub usage_log: Option<PathBuf>,
 }
@@ -284,6 +289,13 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
         pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },
         admin: None,
         cors: None,
+        resolver: Resolver {
+            method: Method::Dns,
+            servers: Vec::new(),
+            timeout: Duration::from_secs(5),
+            ttl_min: Duration::from_secs(5),
+            ttl_max: Duration::from_secs(300),
+        },
         usage_log: None,
     };
     for (provider, endpoints) in providers.iter().enumerate() {

@@ -8,6 +8,7 @@ mod admin;
 mod clients;
 mod cors;
 mod providers;
+mod resolver;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use admin::*;
 pub use clients::*;
 pub use cors::*;
 pub use providers::*;
+pub use resolver::*;
 
 /// What a field is when it is absent, and the least and the most it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +115,8 @@ pub struct FileSchema {
     pub admin: Option<AdminSchema>,
     /// Which web pages may call from a browser. Without this table none may.
     pub cors: Option<CorsSchema>,
+    /// How names become addresses.
+    pub resolver: Option<ResolverSchema>,
     /// File that usage records are appended to, one JSON object a line. Without it none are kept.
     #[schemars(length(min = 1))]
     pub usage_log: Option<String>,

@@ -29,6 +29,11 @@ impl<T> Port<T> {
     /// Puts a message in and wakes the worker.
     pub fn send(&self, message: T) {
         self.mailbox.put(message);
+        self.ring();
+    }
+
+    /// Wakes the worker without a message: something else that it looks at has changed.
+    pub fn ring(&self) {
         // A bell that takes no more has rung already; one without a far end rings for nobody.
         let _ = (&self.bell).write(&[1]);
     }

@@ -1,37 +1,27 @@
 //! Reaching an endpoint: address, connection, TLS.
 
-use std::io;
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Connection, ErrorKind, Phase, Place, Slot, UpstreamError, Upstreams};
+use super::race::race;
+use super::{Connection, ErrorKind, Means, Phase, Place, Slot, UpstreamError, Upstreams};
 use crate::base::EndpointId;
-use crate::net::buf::Buffers;
+use crate::base::clock::Instant;
 use crate::net::stream::Stream;
 use crate::net::tls::Session;
 
 impl Upstreams {
-    /// The host and port of `endpoint`, to look its addresses up.
-    pub fn host(&self, endpoint: EndpointId) -> (&str, u16) {
-        let slot = self.slot(endpoint);
-        (&slot.host, slot.port)
-    }
-
-    /// Connects to `endpoint` at the first of `addresses` that answers, each but the last having its share of
-    /// `within`. Bounding the whole is the caller's; dropping the future abandons the attempt.
+    /// Connects to `endpoint`: at its one address, or at the first of several that answers. While its name is being
+    /// asked for, for the first time, that is waited for. One address whose TLS fails leaves the others their share of
+    /// `within`; bounding the whole is the caller's, and dropping the future abandons the attempt.
     ///
     /// # Errors
     /// The last address's failure; no address at all; too many connections open.
-    pub async fn connect(
-        &self,
-        endpoint: EndpointId,
-        addresses: &[SocketAddr],
-        within: Duration,
-        buffers: &Rc<Buffers>,
-    ) -> Result<Connection, UpstreamError> {
+    pub async fn connect(&self, endpoint: EndpointId, within: Duration) -> Result<Connection, UpstreamError> {
         let slot = self.slot(endpoint);
-        let fail = |kind| UpstreamError { endpoint: slot.name.clone(), phase: Phase::Connect, kind };
+        let fail = |kind| slot.error(Phase::Connect, kind);
+        let until = self.means.clock.now() + within;
+        let addresses = slot.reach.addresses().await.map_err(|missing| fail(ErrorKind::Unresolved(missing)))?;
         let is_full = || slot.board.open.get() >= self.connections_max as u64;
         if is_full() {
             // One that nobody uses makes room; the caller may not want a used one.
@@ -43,32 +33,60 @@ impl Upstreams {
             return Err(fail(ErrorKind::Exhausted));
         }
         let place = Place::take(slot);
-        let mut last = ErrorKind::Unresolved;
-        // One that swallows what is sent to it must not use up the time of all.
-        let share = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-        for (at, address) in addresses.iter().enumerate() {
-            let dialled = if at + 1 < addresses.len() {
-                let late = |_| Err(io::ErrorKind::TimedOut.into());
-                monoio::time::timeout(share, dial(slot, *address, buffers)).await.unwrap_or_else(late)
-            } else {
-                dial(slot, *address, buffers).await
-            };
-            match dialled {
-                Ok(stream) => {
-                    slot.board.opened.add(1);
-                    return Ok(Connection { stream, reused: false, slot: slot.clone(), _place: place });
+        let reached = match &*addresses {
+            [only] => {
+                let tcp = Stream::connect(SocketAddr::new(*only, slot.port)).await;
+                match tcp {
+                    Ok(tcp) => finish(slot, tcp, &self.means).await.map(|stream| (stream, *only)),
+                    Err(error) => Err(ErrorKind::Io(error)),
                 }
-                Err(error) => last = ErrorKind::Io(error),
             }
-        }
-        Err(fail(last))
+            several => first(slot, slot.reach.order(several, self.means.clock.now()), until, &self.means).await,
+        };
+        let (stream, peer) = reached.map_err(fail)?;
+        slot.board.opened.add(1);
+        Ok(Connection { stream, reused: false, slot: slot.clone(), peer, _place: place })
     }
 }
 
-async fn dial(slot: &Slot, address: SocketAddr, buffers: &Rc<Buffers>) -> io::Result<Stream> {
-    let session = slot.tls.clone().map(|config| Session::client(config, &slot.host)).transpose()?;
-    let tcp = Stream::connect(address).await?;
-    let mut stream = Stream::new(tcp, session, buffers.clone());
-    stream.handshake().await?;
+/// The first of the addresses at which a connection can be made and finished.
+async fn first(
+    slot: &Slot,
+    mut left: Vec<IpAddr>,
+    until: Instant,
+    means: &Means,
+) -> Result<(Stream, IpAddr), ErrorKind> {
+    let Means { clock, timers, .. } = means;
+    loop {
+        let connect = |ip| Stream::connect(SocketAddr::new(ip, slot.port));
+        let (tcp, address) = race(&mut left, connect, &slot.reach, clock, timers).await.map_err(ErrorKind::Io)?;
+        let finished = if left.is_empty() {
+            finish(slot, tcp, means).await
+        } else {
+            // One that falls silent must not use up the time of all.
+            let share = until.since(clock.now()) / u32::try_from(left.len() + 1).unwrap_or(u32::MAX);
+            let late = |_| Err(ErrorKind::Timeout(share));
+            monoio::time::timeout(share, finish(slot, tcp, means)).await.unwrap_or_else(late)
+        };
+        match finished {
+            Ok(stream) => {
+                slot.reach.worked(address, clock.now());
+                return Ok((stream, address));
+            }
+            Err(kind) => {
+                slot.reach.failed(address, clock.now());
+                if left.is_empty() {
+                    return Err(kind);
+                }
+            }
+        }
+    }
+}
+
+/// Makes a stream of a connected socket.
+async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, means: &Means) -> Result<Stream, ErrorKind> {
+    let session = slot.tls.clone().map(|config| Session::client(config, &slot.host)).transpose();
+    let mut stream = Stream::new(tcp, session.map_err(ErrorKind::Io)?, means.buffers.clone());
+    stream.handshake().await.map_err(ErrorKind::Io)?;
     Ok(stream)
 }

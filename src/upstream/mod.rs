@@ -6,19 +6,27 @@ pub mod connect;
 pub mod fields;
 pub mod http1;
 pub mod pool;
+pub mod race;
+pub mod reach;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::clock::Clock;
 use crate::base::{Dialect, EndpointId};
 use crate::config::{Auth, Config, Endpoint};
+use crate::net::buf::Buffers;
+use crate::net::dns::Missing;
 use crate::net::stream::Stream;
+use crate::net::timer::Timers;
 use crate::net::tls::ClientConfig;
 use crate::telemetry::metrics::board::EndpointBoard;
+use reach::Reach;
 
 /// The phase in which an exchange with an endpoint failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,8 +57,8 @@ pub struct UpstreamError {
 /// How an endpoint failed.
 #[derive(Debug)]
 pub enum ErrorKind {
-    /// Its name has no address yet.
-    Unresolved,
+    /// Its name has no address.
+    Unresolved(Missing),
     /// It has as many connections as it may have from one worker.
     Exhausted,
     /// The socket or TLS failed.
@@ -77,7 +85,7 @@ impl fmt::Display for UpstreamError {
         };
         write!(f, "endpoint {}: ", self.endpoint)?;
         match &self.kind {
-            ErrorKind::Unresolved => write!(f, "its name has no address (while {doing})"),
+            ErrorKind::Unresolved(missing) => write!(f, "{missing} (while {doing})"),
             ErrorKind::Exhausted => write!(f, "all connections that it may have are in use"),
             ErrorKind::Io(error) => write!(f, "{error} (while {doing})"),
             ErrorKind::Closed { .. } => write!(f, "it closed the connection (while {doing})"),
@@ -105,6 +113,17 @@ pub struct Upstreams {
     idle_max: usize,
     idle: Duration,
     connections_max: usize,
+    means: Means,
+}
+
+/// What connecting takes of its worker.
+pub struct Means {
+    /// The worker's clock.
+    pub clock: Clock,
+    /// Its deadlines.
+    pub timers: Rc<Timers>,
+    /// Its read buffers.
+    pub buffers: Rc<Buffers>,
 }
 
 /// One endpoint as one worker sees it.
@@ -120,6 +139,7 @@ pub struct Slot {
     idle: RefCell<Vec<pool::Idle>>,
     /// What is counted of it.
     board: Arc<EndpointBoard>,
+    reach: Reach,
 }
 
 /// A connection to an endpoint, in use by one exchange.
@@ -129,6 +149,8 @@ pub struct Connection {
     /// True if it had carried an exchange before.
     pub reused: bool,
     slot: Rc<Slot>,
+    /// The address at its other end.
+    peer: IpAddr,
     _place: Place,
 }
 
@@ -166,7 +188,12 @@ impl Drop for Outstanding {
 
 impl Upstreams {
     /// Slots for all endpoints of `config`, counted on `boards`; `tls` gives each https endpoint what it trusts.
-    pub fn new(config: &Config, tls: &[Option<Arc<ClientConfig>>], boards: &[Arc<EndpointBoard>]) -> Upstreams {
+    pub fn new(
+        config: &Config,
+        tls: &[Option<Arc<ClientConfig>>],
+        boards: &[Arc<EndpointBoard>],
+        means: Means,
+    ) -> Upstreams {
         let slots = config.endpoints.iter().zip(tls).zip(boards).map(|((endpoint, tls), board)| {
             Rc::new(Slot {
                 name: endpoint.name.clone(),
@@ -177,6 +204,7 @@ impl Upstreams {
                 lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(endpoint, dialect)),
                 idle: RefCell::default(),
                 board: board.clone(),
+                reach: Reach::new(&endpoint.host),
             })
         });
         Upstreams {
@@ -184,6 +212,7 @@ impl Upstreams {
             idle_max: config.pool.idle_max,
             idle: config.pool.idle,
             connections_max: config.pool.connections_max,
+            means,
         }
     }
 

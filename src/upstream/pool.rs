@@ -43,11 +43,16 @@ impl Upstreams {
         }
     }
 
-    /// Closes what was closed by its endpoint or has been idle for too long.
+    /// Closes what was closed by its endpoint, has been idle for too long, or leads to an address that its name no
+    /// longer has.
     pub fn sweep(&self, now: Instant) {
         for slot in &self.slots {
             let mut idle = slot.idle.borrow_mut();
-            idle.retain_mut(|kept| now.since(kept.since) < self.idle && kept.connection.stream.input.is_quiet());
+            idle.retain_mut(|kept| {
+                now.since(kept.since) < self.idle
+                    && slot.reach.leads_to(kept.connection.peer)
+                    && kept.connection.stream.input.is_quiet()
+            });
             slot.board.idle.set(idle.len() as u64);
         }
     }

@@ -273,16 +273,7 @@ impl Scene<'_> {
 async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> Result<Connection, Failed> {
     let worker = scene.worker;
     scene.start_timer(Wait::Connect, model);
-    let work = async {
-        let mut addresses = worker.addresses(endpoint);
-        while addresses.is_empty() {
-            // Right after start a name may be still on its way here.
-            let soon = worker.clock.now() + std::time::Duration::from_millis(20);
-            worker.timers.sleep_until(soon).await;
-            addresses = worker.addresses(endpoint);
-        }
-        worker.upstreams.connect(endpoint, &addresses, model.timers.connect, &worker.buffers).await
-    };
+    let work = worker.upstreams.connect(endpoint, model.timers.connect);
     match scene.client.watch(work).await {
         Ok(outcome) => outcome.map_err(Failed::Again),
         Err(Interrupt::ClientGone) => Err(Stop::ClientGone.into()),

@@ -97,6 +97,7 @@ mod tests {
             ports: Vec::new(),
             names: Vec::new(),
             boards: vec![Arc::new(Board::new(1, 1, 0))],
+            lookups: Arc::default(),
             records: None,
             clock: Clock::new(),
             seed: 1,

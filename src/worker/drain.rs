@@ -1,7 +1,9 @@
 //! The end of a worker: no new clients, what is under way goes on to a deadline, and what is cut then is told so.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::ToWorker;
@@ -22,12 +24,27 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How far a worker is with ending.
 #[derive(Debug, Default)]
 pub struct Drain {
+    by: Cell<Option<Instant>>,
+    waker: RefCell<Option<Waker>>,
     begun: Cell<bool>,
     idle_over: Cell<bool>,
     over: Cell<bool>,
 }
 
 impl Drain {
+    /// Tells that this worker is to end, and by when; the first word counts.
+    fn tell(&self, by: Instant) {
+        self.by.set(self.by.get().or(Some(by)));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_told(&self, cx: &Context<'_>) -> Poll<Instant> {
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        self.by.get().map_or(Poll::Pending, Poll::Ready)
+    }
+
     /// True once a connection is closed after the answer under way.
     pub fn has_begun(&self) -> bool {
         self.begun.get()
@@ -44,19 +61,26 @@ impl Drain {
     }
 }
 
-/// Waits for the message to end, and ends: returns once no client is left, or once those left had their last words.
-pub async fn listen(worker: Rc<Worker>, mut ear: Ear, acceptors: Vec<Rc<Acceptor>>) {
-    let by = loop {
-        if !ear.hear().await {
+/// Hears what the other threads have for this worker, until none is left to speak: newly resolved names, and the
+/// message to end.
+pub async fn hear(worker: Rc<Worker>, mut ear: Ear) {
+    loop {
+        let is_open = ear.hear().await;
+        worker.adopt_names();
+        let message = worker.shared.ports.get(usize::from(worker.id.0)).and_then(|port| port.take());
+        if let Some(ToWorker::Drain { by }) = message {
+            worker.drain.tell(by);
+        }
+        if !is_open {
             // Nobody is left to say when.
-            break worker.clock.now();
+            return worker.drain.tell(worker.clock.now());
         }
-        if let Some(ToWorker::Drain { by }) =
-            worker.shared.ports.get(usize::from(worker.id.0)).and_then(|port| port.take())
-        {
-            break by;
-        }
-    };
+    }
+}
+
+/// Waits for the message to end, and ends: returns once no client is left, or once those left had their last words.
+pub async fn listen(worker: Rc<Worker>, acceptors: Vec<Rc<Acceptor>>) {
+    let by = poll_fn(|cx| worker.drain.poll_told(cx)).await;
     drain(&worker, &acceptors, by).await;
 }
 

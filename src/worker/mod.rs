@@ -142,10 +142,11 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
             spawn(accept(worker.clone(), listener, acceptor.clone()));
         }
     }
+    spawn(drain::hear(worker.clone(), ear));
     worker.board.beat_ns.set(worker.clock.now().0);
     worker.board.accepting.set(1);
     ready(Ok(()));
-    drain::listen(worker.clone(), ear, acceptors).await;
+    drain::listen(worker.clone(), acceptors).await;
     worker.board.ended.set(1);
 }
 

@@ -1,7 +1,6 @@
 //! All that one worker owns, and all that it was given.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,12 +9,12 @@ use super::drain::Drain;
 use crate::admission::Keys;
 use crate::admission::cors::Cors;
 use crate::base::clock::Clock;
-use crate::base::{EndpointId, ListenerId, WorkerId};
+use crate::base::{ListenerId, WorkerId};
 use crate::config::Config;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
 use crate::net::buf::Buffers;
-use crate::net::dns::{Names, Resolved};
+use crate::net::dns::{Lookups, Names};
 use crate::net::moderator::Moderator;
 use crate::net::timer::Timers;
 use crate::net::tls::ClientConfig;
@@ -23,7 +22,7 @@ use crate::routing::Table;
 use crate::routing::balance::Rng;
 use crate::telemetry::metrics::board::Board;
 use crate::telemetry::{Recorder, Records};
-use crate::upstream::Upstreams;
+use crate::upstream::{Means, Upstreams};
 use crate::wire::http1::HeadLimits;
 
 /// What all workers were given at start.
@@ -47,6 +46,8 @@ pub struct Shared {
     pub names: Vec<Mailbox<Arc<Names>>>,
     /// What is counted, by worker.
     pub boards: Vec<Arc<Board>>,
+    /// How the asking for names went.
+    pub lookups: Arc<Lookups>,
     /// Where usage records go; `None` keeps none.
     pub records: Option<Arc<Records>>,
     /// The clock that all workers read.
@@ -79,7 +80,6 @@ pub struct Worker {
     pub drain: Drain,
     /// Bounds on heads.
     pub head_limits: HeadLimits,
-    resolved: RefCell<Resolved>,
     rng: RefCell<Rng>,
 }
 
@@ -102,17 +102,19 @@ impl Worker {
             target_bytes_max: limits.target_bytes_max,
         };
         let board = shared.boards[usize::from(id.0)].clone();
+        let (clock, timers) = (shared.clock.clone(), Timers::new(shared.clock.clone()));
+        let buffers = Rc::<Buffers>::default();
+        let means = Means { clock: clock.clone(), timers: timers.clone(), buffers: buffers.clone() };
         Rc::new(Worker {
             id,
-            clock: shared.clock.clone(),
-            timers: Timers::new(shared.clock.clone()),
-            buffers: Rc::default(),
-            upstreams: Upstreams::new(&shared.config, &shared.tls, &board.endpoints),
+            clock,
+            timers,
+            buffers,
+            upstreams: Upstreams::new(&shared.config, &shared.tls, &board.endpoints, means),
             recorder: Recorder::new(shared.records.clone(), board.clone()),
             moderator: Moderator::new(shared.clock.clone(), shared.config.ring.gather),
             drain: Drain::default(),
             head_limits,
-            resolved: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             board,
             shared,
@@ -146,13 +148,10 @@ impl Worker {
         self.rng.borrow_mut().bits()
     }
 
-    /// The addresses of `endpoint` as far as they are known.
-    pub fn addresses(&self, endpoint: EndpointId) -> Vec<SocketAddr> {
-        let (host, port) = self.upstreams.host(endpoint);
-        let mut resolved = self.resolved.borrow_mut();
+    /// Takes newly resolved names over, if there are any.
+    pub fn adopt_names(&self) {
         if let Some(names) = self.shared.names.get(usize::from(self.id.0)).and_then(Mailbox::take) {
-            resolved.adopt(names);
+            self.upstreams.adopt(&names);
         }
-        resolved.addresses(host, port)
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod dns;
 pub mod metrics;
 pub mod origin;
 pub mod process;
@@ -15,6 +16,7 @@ pub mod records;
 
 pub use authority::Authority;
 pub use client::{Client, End, Event, Events, Framing, Head, Response};
+pub use dns::{Dns, Says};
 pub use metrics::{metric, metric_is, until_at_rest};
 pub use origin::{Ended, Origin, Peer};
 pub use process::{Config, Gateway, Mock};

@@ -237,3 +237,18 @@ pub const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish
 
 /// The end of a chat stream, as an event.
 pub const DONE: &str = "data: [DONE]\n\n";
+
+/// Answers every request on `stream` with the JSON `body`, up to its end; with the first only, unless `keep`.
+pub fn serve(stream: TcpStream, body: &str, keep: bool) {
+    let mut peer = Peer { stream, buffer: Vec::new() };
+    let connection = if keep { "keep-alive" } else { "close" };
+    let head = format!("content-type: application/json\r\nconnection: {connection}\r\ncontent-length: {}", body.len());
+    let mut piece = [0; 4096];
+    while let Ok(count @ 1..) = peer.stream.read(&mut piece) {
+        peer.buffer.extend_from_slice(&piece[..count]);
+        peer.request();
+        if !peer.try_send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}")) || !keep {
+            return;
+        }
+    }
+}

@@ -33,6 +33,9 @@ const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("pool", "connections_max", ["1", "1000000", "0", "1000001"]),
     ("admin", "series_max", ["1000", "10000000", "999", "10000001"]),
     ("pool", "idle_max", ["0", "100000", "-1", "100001"]),
+    ("resolver", "timeout", ["10ms", "1m", "9ms", "60001ms"]),
+    ("resolver", "ttl_min", ["100ms", "1h", "99ms", "3600001ms"]),
+    ("resolver", "ttl_max", ["100ms", "24h", "99ms", "86400001ms"]),
 ];
 
 #[test]
@@ -44,6 +47,7 @@ fn every_bound_holds_at_it_and_one_past_it() {
             // The greatest part needs the greatest whole.
             let whole = match (section, field) {
                 (_, "idle_max") => "connections_max = 1000000\n",
+                (_, "ttl_max") => "ttl_min = \"100ms\"\n",
                 ("admin", _) => "address = \"127.0.0.1:0\"\n",
                 ("cors", _) => "origins = [\"*\"]\n",
                 _ => "",
@@ -68,9 +72,10 @@ fn every_bounded_field_is_in_the_table_and_documented_with_its_bounds() {
     let schema = schema();
     let mut listed: Vec<String> = BOUNDS.iter().map(|(section, field, _)| format!("{section}.{field}")).collect();
     let mut described = Vec::new();
-    for section in ["ring", "timers", "limits", "client", "cors", "pool", "admin"] {
+    for section in ["ring", "timers", "limits", "client", "cors", "pool", "admin", "resolver"] {
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
-            let is_bounded = !matches!(field.as_str(), "driver" | "half_close" | "address" | "access");
+            let is_bounded =
+                !matches!(field.as_str(), "driver" | "half_close" | "address" | "access" | "method" | "servers");
             if is_bounded && (section != "cors" || field == "max_age") {
                 described.push(format!("{section}.{field}"));
             }
@@ -102,7 +107,8 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         client = { x_x = 1 }
         pool = { x_x = 1 }
         admin = { x_x = 1 }
-        cors = { x_x = 1 }"#;
+        cors = { x_x = 1 }
+        resolver = { x_x = 1 }"#;
     let errors = load(whole).expect_err("unknown fields");
     let hints: BTreeMap<&str, &str> = errors
         .iter()
@@ -124,6 +130,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         ("pool.", "/definitions/Pool"),
         ("admin.", "/definitions/Admin"),
         ("cors.", "/definitions/Cors"),
+        ("resolver.", "/definitions/Resolver"),
     ] {
         let fields: Vec<String> = properties(&schema, pointer).into_iter().map(|(field, _)| field).collect();
         assert_eq!(hints.get(path).copied(), Some(fields.join(", ").as_str()), "{path}");
@@ -138,7 +145,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
 
     // The defaults that editors are shown, written out, change nothing.
     let mut written = String::from(OPEN);
-    for section in ["ring", "timers", "limits", "client", "pool", "admin"] {
+    for section in ["ring", "timers", "limits", "client", "pool", "admin", "resolver"] {
         written += &format!("[{section}]\n");
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
             if field == "address" {
@@ -146,6 +153,10 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
                 continue;
             }
             let default = &property["default"];
+            if field == "servers" {
+                // Absent, it is the system's list.
+                continue;
+            }
             assert!(!default.is_null(), "{section}.{field} shows no default");
             written += &format!("{field} = {default}\n");
         }
@@ -154,6 +165,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
     assert_eq!(written.admin, silent.admin);
     assert_eq!((written.ring, written.limits), (silent.ring, silent.limits));
     assert_eq!((written.client, written.pool), (silent.client, silent.pool));
+    assert_eq!(written.resolver, silent.resolver);
     assert_eq!(written.models[0].timers, silent.models[0].timers);
 }
 

@@ -1,0 +1,146 @@
+//! Happy eyeballs: several addresses, the first connection wins (RFC 8305 §5).
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::reach::Reach;
+use crate::base::clock::{Clock, Instant};
+use crate::net::timer::{Timer, Timers};
+
+/// How long an attempt is alone before the next address is tried beside it: the recommended Connection Attempt Delay
+/// (RFC 8305 §8).
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Attempts under way at a time; the oldest gives way to a further one.
+const ATTEMPTS_MAX: usize = 6;
+
+/// A race under way. Dropping it abandons all attempts.
+struct Race<'a, F, T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    running: Vec<Attempt<F>>,
+    reach: &'a Reach,
+    clock: &'a Clock,
+}
+
+struct Attempt<F> {
+    address: IpAddr,
+    since: Instant,
+    connecting: Pin<Box<F>>,
+}
+
+/// Connects to the first of `left` that answers, by `connect`. Who has been tried is taken out of `left`, and what was
+/// learned is told to `reach`. Bounding the whole is the caller's; dropping the future abandons it.
+///
+/// # Errors
+/// The last address's failure, once all have failed.
+pub async fn race<F, T>(
+    left: &mut Vec<IpAddr>,
+    connect: impl Fn(IpAddr) -> F,
+    reach: &Reach,
+    clock: &Clock,
+    timers: &Rc<Timers>,
+) -> io::Result<(T, IpAddr)>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let timer = timers.timer();
+    let mut race = Race { running: Vec::new(), reach, clock };
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    let won = poll_fn(|cx| {
+        loop {
+            match race.poll_running(cx) {
+                Poll::Ready(Ok(winner)) => return Poll::Ready(Some(winner)),
+                Poll::Ready(Err(error)) => {
+                    last = error;
+                    // At once, without the rest of the delay (§5).
+                    timer.set(Instant::NEVER);
+                    if race.start(left, &connect, &timer) {
+                        continue;
+                    }
+                }
+                Poll::Pending => {}
+            }
+            if race.running.is_empty() || timer.poll_expired(cx) {
+                if race.start(left, &connect, &timer) {
+                    continue;
+                }
+                timer.set(Instant::NEVER);
+                if race.running.is_empty() {
+                    return Poll::Ready(None);
+                }
+            }
+            return Poll::Pending;
+        }
+    })
+    .await;
+    match won {
+        Some(winner) => {
+            // Those that were overtaken; those that began later may be as good.
+            race.tell_of_the_slow();
+            race.running.clear();
+            Ok(winner)
+        }
+        None => Err(last),
+    }
+}
+
+impl<F, T> Race<'_, F, T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    /// The first that has come to an end, if one has. One that has failed is gone.
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(T, IpAddr)>> {
+        for at in 0..self.running.len() {
+            if let Poll::Ready(ended) = self.running[at].connecting.as_mut().poll(cx) {
+                let Attempt { address, .. } = self.running.remove(at);
+                if ended.is_err() {
+                    self.reach.failed(address, self.clock.now());
+                }
+                return Poll::Ready(ended.map(|connected| (connected, address)));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Starts the next attempt; false if there is none.
+    fn start(&mut self, left: &mut Vec<IpAddr>, connect: impl Fn(IpAddr) -> F, timer: &Timer) -> bool {
+        if left.is_empty() {
+            return false;
+        }
+        let now = self.clock.now();
+        if self.running.len() >= ATTEMPTS_MAX {
+            let given_up = self.running.remove(0);
+            self.reach.failed(given_up.address, now);
+        }
+        let address = left.remove(0);
+        self.running.push(Attempt { address, since: now, connecting: Box::pin(connect(address)) });
+        timer.set(if left.is_empty() { Instant::NEVER } else { now + ATTEMPT_DELAY });
+        true
+    }
+
+    fn tell_of_the_slow(&self) {
+        let now = self.clock.now();
+        for attempt in self.running.iter().filter(|attempt| now.since(attempt.since) >= ATTEMPT_DELAY) {
+            self.reach.failed(attempt.address, now);
+        }
+    }
+}
+
+impl<F, T> Drop for Race<'_, F, T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    /// Given up from outside, as by the connect timer: who was silent until then is remembered.
+    fn drop(&mut self) {
+        self.tell_of_the_slow();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use std::cell::RefCell;
+
+use super::*;
+use crate::net::rt::{EventLoop, Rung, spawn};
+
+/// What an address does.
+#[derive(Debug, Clone, Copy)]
+enum Does {
+    /// Answers after so many milliseconds.
+    Answers(u64),
+    /// Refuses after so many.
+    Refuses(u64),
+    /// Nothing, ever.
+    Swallows,
+}
+use Does::{Answers, Refuses, Swallows};
+
+fn ip(last: usize) -> IpAddr {
+    IpAddr::from([192, 0, 2, last as u8])
+}
+
+/// Races addresses that do as told: which one won, which were tried, in that order, and after how long.
+fn play(does: &'static [Does]) -> (Option<usize>, Vec<usize>, Duration, Vec<IpAddr>) {
+    let mut event_loop = EventLoop::climb_down(Rung::Deferred, 256).unwrap();
+    event_loop.block_on(async {
+        let clock = Clock::new();
+        let timers = Timers::new(clock.clone());
+        spawn(timers.clone().drive());
+        let reach = Reach::new("a.test");
+        let tried = Rc::new(RefCell::new(Vec::new()));
+        let mut left: Vec<IpAddr> = (0..does.len()).map(ip).collect();
+        let connect = |address: IpAddr| {
+            let tried = tried.clone();
+            async move {
+                let at = (0..does.len()).find(|at| ip(*at) == address).unwrap();
+                tried.borrow_mut().push(at);
+                match does[at] {
+                    Answers(ms) => {
+                        monoio::time::sleep(Duration::from_millis(ms)).await;
+                        Ok(at)
+                    }
+                    Refuses(ms) => {
+                        monoio::time::sleep(Duration::from_millis(ms)).await;
+                        Err(io::Error::from(io::ErrorKind::ConnectionRefused))
+                    }
+                    Swallows => std::future::pending().await,
+                }
+            }
+        };
+        let start = clock.now();
+        let won = race(&mut left, connect, &reach, &clock, &timers).await;
+        let took = clock.now().since(start);
+        let won = won.ok().map(|(at, address)| {
+            assert_eq!(address, ip(at));
+            at
+        });
+        let all: Vec<IpAddr> = (0..does.len()).map(ip).collect();
+        let tried = tried.borrow().clone();
+        (won, tried, took, reach.order(&all, clock.now()))
+    })
+}
+
+#[test]
+fn the_first_to_connect_wins_and_who_fails_makes_room_at_once() {
+    // Delays are lower bounds: a busy machine is late, never early.
+    for (name, does, won, tried, at_least_ms) in [
+        ("one", &[Answers(1)][..], Some(0), &[0][..], 0),
+        ("the first is good", &[Answers(1), Answers(1)], Some(0), &[0], 0),
+        ("the first is refused", &[Refuses(0), Answers(1)], Some(1), &[0, 1], 0),
+        ("the first swallows", &[Swallows, Answers(0)], Some(1), &[0, 1], 250),
+        ("two swallow", &[Swallows, Swallows, Answers(0)], Some(2), &[0, 1, 2], 500),
+        ("the first is late and wins nevertheless", &[Answers(280), Swallows], Some(0), &[0, 1], 280),
+        ("a failure among silent ones", &[Swallows, Refuses(0), Answers(0)], Some(2), &[0, 1, 2], 250),
+        ("all are refused", &[Refuses(0), Refuses(5), Refuses(0)], None, &[0, 1, 2], 0),
+        ("none", &[], None, &[], 0),
+    ] {
+        let (winner, order, took, _) = play(does);
+        assert_eq!((winner, order.as_slice()), (won, tried), "{name}");
+        assert!(took >= Duration::from_millis(at_least_ms), "{name}: {took:?}");
+    }
+}
+
+#[test]
+fn who_failed_or_was_silent_is_tried_last_the_next_time() {
+    assert_eq!(play(&[Swallows, Answers(0), Answers(0)]).3.last(), Some(&ip(0)));
+    assert_eq!(play(&[Refuses(0), Answers(0), Answers(0)]).3.last(), Some(&ip(0)));
+}
+
+#[test]
+fn attempts_under_way_are_bounded() {
+    let mut event_loop = EventLoop::climb_down(Rung::Epoll, 256).unwrap();
+    event_loop.block_on(async {
+        let clock = Clock::new();
+        let timers = Timers::new(clock.clone());
+        let reach = Reach::new("a.test");
+        let timer = timers.timer();
+        let mut left: Vec<IpAddr> = (0..=ATTEMPTS_MAX).map(ip).collect();
+        let mut race = Race { running: Vec::new(), reach: &reach, clock: &clock };
+        let connect = |_| std::future::pending::<io::Result<()>>();
+        for started in 1..=ATTEMPTS_MAX {
+            assert!(race.start(&mut left, connect, &timer));
+            assert_eq!(race.running.len(), started);
+        }
+        assert!(race.start(&mut left, connect, &timer));
+        assert_eq!((race.running.len(), race.running[0].address), (ATTEMPTS_MAX, ip(1)), "the oldest gave way");
+        assert!(!race.start(&mut left, connect, &timer));
+    });
+}
