@@ -8,12 +8,14 @@
 //! * [`request`] and [`multipart`] find the model in what a client sends, and patch it in place;
 //! * [`sse`] cuts an event stream into frames; [`chat`] says what a frame means, whatever its dialect, and [`openai`]
 //!   and [`anthropic`] know the shapes;
-//! * [`answer`] reads an unstreamed answer along.
+//! * [`answer`] reads an unstreamed answer along;
+//! * [`coding`] takes content codings off a body.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod answer;
 pub mod anthropic;
 pub mod chat;
+pub mod coding;
 pub mod http1;
 mod json;
 pub mod multipart;

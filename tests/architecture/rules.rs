@@ -28,9 +28,10 @@ const NARROW: &[(&str, &[&str])] =
 /// Where an external crate may be named. A second home is a smell; a new one is a decision.
 const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["control"]),
+    ("brotli_decompressor", &["wire/coding"]),
     ("clap", &["cli", "main.rs"]),
     ("crossbeam", &["mesh", "telemetry", "control"]),
-    ("flate2", &["mock"]),
+    ("flate2", &["mock", "wire/coding"]),
     ("h2", &["listener", "upstream"]),
     ("hdrhistogram", &["telemetry/metrics.rs", "cli/demo.rs"]),
     ("hickory_resolver", &["control"]),
@@ -50,7 +51,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio", &["mock", "control", "cli"]),
     ("toml", &["config"]),
     ("webpki_roots", &["net/tls.rs"]),
+    ("zstd_safe", &["wire/coding"]),
     // Peers and tools of the tests.
+    ("brotli", &[]),
     ("monoio_http", &[]),
     ("proptest", &[]),
     ("rcgen", &[]),
