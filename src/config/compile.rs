@@ -176,6 +176,8 @@ fn limits(mut limits: Section) -> Limits {
         body_bytes_max: limits.size("body_bytes_max", LimitsSchema::BODY_BYTES_MAX),
         event_bytes_max: limits.size("event_bytes_max", LimitsSchema::EVENT_BYTES_MAX),
         stream_bytes_max: limits.size("stream_bytes_max", LimitsSchema::STREAM_BYTES_MAX),
+        decoded_bytes_max: limits.size("decoded_bytes_max", LimitsSchema::DECODED_BYTES_MAX),
+        decoded_ratio_max: limits.whole("decoded_ratio_max", LimitsSchema::DECODED_RATIO_MAX) as u32,
         connections_max: limits.whole("connections_max", LimitsSchema::CONNECTIONS_MAX) as usize,
     };
     let target_bytes_max =

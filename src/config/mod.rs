@@ -56,6 +56,13 @@ pub struct Config {
     pub usage_log: Option<PathBuf>,
 }
 
+impl Config {
+    /// The provider of an endpoint.
+    pub fn provider_of(&self, endpoint: EndpointId) -> &Provider {
+        &self.providers[self.endpoints[usize::from(endpoint.0)].provider]
+    }
+}
+
 /// How a worker's event loop is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
@@ -118,6 +125,8 @@ pub struct Provider {
     pub endpoints: Vec<EndpointId>,
     /// Whether `stream_options.include_usage` may be put into streamed chat requests.
     pub include_usage: bool,
+    /// True if it is told which codings the client takes, rather than that we want none.
+    pub passes_accept_encoding: bool,
 }
 
 /// One URL of a provider.
@@ -206,6 +215,10 @@ pub struct Limits {
     pub event_bytes_max: usize,
     /// What one stream may hold in buffers. Default 64 KiB; `event_bytes_max` comes on top only while such an event is under way.
     pub stream_bytes_max: usize,
+    /// What an encoded body may become. Default 256 MiB.
+    pub decoded_bytes_max: usize,
+    /// Bytes that each byte of an encoded body may become. Default 200.
+    pub decoded_ratio_max: u32,
     /// Client connections per worker. Default 20000.
     pub connections_max: usize,
 }
@@ -275,6 +288,8 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             body_bytes_max: 32 << 20,
             event_bytes_max: 256 << 10,
             stream_bytes_max: 64 << 10,
+            decoded_bytes_max: 256 << 20,
+            decoded_ratio_max: 200,
             connections_max: 20_000,
         },
         client: ClientTimers {
@@ -318,6 +333,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             name: format!("p{provider}"),
             endpoints: (first..first + endpoints).map(EndpointId).collect(),
             include_usage: true,
+            passes_accept_encoding: false,
         });
     }
     for (at, (name, route)) in (0..).zip(models) {

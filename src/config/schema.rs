@@ -187,6 +187,15 @@ pub struct LimitsSchema {
     /// What one stream may hold in buffers, an event under way aside: 4KiB to 16MiB. Default 64KiB.
     #[schemars(extend("default" = "64KiB"))]
     pub stream_bytes_max: Option<ByteSize>,
+    /// What an encoded body (gzip, deflate, br, zstd) may become in all: 64KiB to 64GiB. A request beyond it, or whose
+    /// body is then beyond `body_bytes_max`, gets 413; the rest of an answer passes unread, or is cut if the client is
+    /// sent it decoded. Default 256MiB.
+    #[schemars(extend("default" = "256MiB"))]
+    pub decoded_bytes_max: Option<ByteSize>,
+    /// Bytes that each byte of an encoded body may become, once it has become 1MiB: 2 to 100000. Beyond it, as for
+    /// `decoded_bytes_max`. Default 200.
+    #[schemars(range(min = LimitsSchema::DECODED_RATIO_MAX.min, max = LimitsSchema::DECODED_RATIO_MAX.max), extend("default" = 200))]
+    pub decoded_ratio_max: Option<u32>,
     /// Client connections per worker: 1 to 1000000. Default 20000.
     #[schemars(range(min = LimitsSchema::CONNECTIONS_MAX.min, max = LimitsSchema::CONNECTIONS_MAX.max), extend("default" = 20_000))]
     pub connections_max: Option<u32>,
@@ -205,6 +214,10 @@ impl LimitsSchema {
     pub const EVENT_BYTES_MAX: Bound<u64> = between(KIB, 256 * KIB, 64 * MIB);
     /// See the field.
     pub const STREAM_BYTES_MAX: Bound<u64> = between(4 * KIB, 64 * KIB, 16 * MIB);
+    /// See the field.
+    pub const DECODED_BYTES_MAX: Bound<u64> = between(64 * KIB, 256 * MIB, 64 * GIB);
+    /// See the field.
+    pub const DECODED_RATIO_MAX: Bound<u64> = between(2, 200, 100_000);
     /// See the field.
     pub const CONNECTIONS_MAX: Bound<u64> = between(1, 20_000, 1_000_000);
 }

@@ -178,6 +178,19 @@ pub fn wake_later(waker: &Waker) {
     });
 }
 
+/// Waits until the event loop has looked at its timers and sockets, as [`wake_later`] has it.
+pub async fn later() {
+    let mut asked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        wake_later(cx.waker());
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Serves [`wake_later`], for ever. Every event loop runs one.
 pub async fn wake_those_who_wait() {
     loop {

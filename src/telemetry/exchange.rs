@@ -302,6 +302,8 @@ pub struct Exchange {
     pub reused: bool,
     /// True for an event stream.
     pub streamed: bool,
+    /// True if the answer is encoded and passed unread, or from some point on: tokens may have been missed.
+    pub unread: bool,
     /// The status that the client was sent; 0 if it left before.
     pub status: u16,
     /// The status that the endpoint answered with; 0 if it did not.
@@ -351,6 +353,7 @@ impl Exchange {
             attempts: 0,
             reused: false,
             streamed: false,
+            unread: false,
             status: 0,
             upstream_status: 0,
             state: State::GatewayError,

@@ -45,6 +45,13 @@ pub fn is_answer_field_passed(field: &Field<'_>) -> bool {
     }
 }
 
+/// Names of fields that speak of a body's encoded bytes, and are wrong once it is decoded.
+pub fn is_of_encoded_bytes(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 6] =
+        [b"content-encoding", b"content-md5", b"content-digest", b"repr-digest", b"digest", b"accept-ranges"];
+    NAMES.iter().any(|own| name.eq_ignore_ascii_case(own))
+}
+
 /// Ours, what proxies in front of us tell of the client, and what browsers tell of a page.
 fn is_request_field_withheld(name: &[u8]) -> bool {
     match name.first().map(|first| first | 0x20) {

@@ -2,12 +2,13 @@
 //!
 //! Not here: bodies (`wire::http1::Decoder`), retries, and what becomes of the answer.
 
-use super::fields::is_answer_field_passed;
+use super::fields::{is_answer_field_passed, is_of_encoded_bytes};
 use super::{Connection, ErrorKind, Phase, Slot, UpstreamError};
 use std::task::Context;
 
 use crate::base::Dialect;
 use crate::net::stream::Input;
+use crate::wire::coding::Codings;
 use crate::wire::http1::{
     Framing, HeadLimits, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length, write_header,
     write_request_line,
@@ -33,6 +34,8 @@ pub struct Ask<'a> {
     pub request_id: &'a str,
     /// Framing of the body that follows.
     pub framing: Framing,
+    /// The codings that are taken, for a provider that is told.
+    pub accept_encoding: Option<&'a str>,
 }
 
 impl Slot {
@@ -44,6 +47,10 @@ impl Slot {
         write_request_line(out, ask.method, &self.base_path, ask.path, ask.query)
             .map_err(|_| "the request target holds a byte that cannot be sent")?;
         out.extend_from_slice(&self.lines[usize::from(ask.dialect == Dialect::Anthropic)]);
+        if let Some(codings) = ask.accept_encoding {
+            // Taken from a value that was parsed, or our own.
+            let _ = write_header(out, "accept-encoding", codings.as_bytes());
+        }
         match ask.framing {
             Framing::Length(length) => write_content_length(out, length),
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -68,8 +75,19 @@ pub enum Content {
     Events,
     /// JSON.
     Json,
-    /// Anything else, and everything encoded: passes through unread.
+    /// Anything else: passes through unread.
     Opaque,
+}
+
+/// How an answer's body is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Not at all.
+    Plain,
+    /// So that it can be read.
+    Known(Codings),
+    /// In another way, or only a part of it came (206).
+    Unknown,
 }
 
 /// The head of an answer.
@@ -85,6 +103,8 @@ pub struct AnswerHead {
     pub keep_alive: bool,
     /// What the body is.
     pub content: Content,
+    /// How it is encoded.
+    pub encoding: Encoding,
     /// Field lines for the client, whole; the endpoint's own request id among them, under another name.
     pub fields: Vec<u8>,
 }
@@ -99,13 +119,13 @@ impl AnswerHead {
             // A value that was parsed can be written.
             let _ = write_header(&mut fields, "x-ringway-upstream-request-id", id);
         }
-        let encoded =
-            head.fields.get(Known::ContentEncoding).is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+        let encoding = match head.fields.get(Known::ContentEncoding) {
+            None => Encoding::Plain,
+            Some(_) => encoding(head),
+        };
         let media = head.fields.get(Known::ContentType).unwrap_or_default();
         let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let content = if encoded {
-            Content::Opaque
-        } else if media.eq_ignore_ascii_case(b"text/event-stream") {
+        let content = if media.eq_ignore_ascii_case(b"text/event-stream") {
             Content::Events
         } else if media.eq_ignore_ascii_case(b"application/json") {
             Content::Json
@@ -120,8 +140,39 @@ impl AnswerHead {
             framing: head.framing,
             keep_alive: head.keep_alive,
             content,
+            encoding,
             fields,
         }
+    }
+
+    /// The client is sent the body decoded: takes out what was said of the encoded one.
+    pub fn forget_coding(&mut self) {
+        let lines = std::mem::take(&mut self.fields);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let (name, value) = line.split_at(memchr::memchr(b':', line).unwrap_or(0));
+            if is_of_encoded_bytes(name) {
+                continue;
+            }
+            if name.eq_ignore_ascii_case(b"etag") {
+                // Not the same bytes any more, but the same meaning (RFC 9110 §8.8.1).
+                let value = value.trim_ascii_start().strip_prefix(b":").unwrap_or(value).trim_ascii();
+                let weak = if value.starts_with(b"W/") { value.to_vec() } else { [b"W/", value].concat() };
+                // A value that was parsed can be written.
+                let _ = write_header(&mut self.fields, "etag", &weak);
+                continue;
+            }
+            self.fields.extend_from_slice(line);
+        }
+        self.fields.extend_from_slice(b"vary: accept-encoding\r\n");
+    }
+}
+
+fn encoding(head: &ResponseHead<'_, '_>) -> Encoding {
+    let lines = head.fields.iter().filter(|field| field.known == Known::ContentEncoding);
+    match Codings::read(lines.map(|field| field.value)) {
+        Ok(None) => Encoding::Plain,
+        Ok(Some(codings)) if head.status != 206 => Encoding::Known(codings),
+        _ => Encoding::Unknown,
     }
 }
 

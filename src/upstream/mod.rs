@@ -201,7 +201,7 @@ impl Upstreams {
                 port: endpoint.port,
                 tls: tls.clone(),
                 base_path: endpoint.base_path.clone(),
-                lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(endpoint, dialect)),
+                lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(config, endpoint, dialect)),
                 idle: RefCell::default(),
                 board: board.clone(),
                 reach: Reach::new(&endpoint.host),
@@ -236,8 +236,11 @@ impl Upstreams {
 }
 
 /// What we always say to an endpoint: who it is, who we are, and that we want to read along.
-fn own_lines(endpoint: &Endpoint, dialect: Dialect) -> Vec<u8> {
-    let mut lines = format!("host: {}\r\naccept-encoding: identity\r\n", endpoint.authority).into_bytes();
+fn own_lines(config: &Config, endpoint: &Endpoint, dialect: Dialect) -> Vec<u8> {
+    let mut lines = format!("host: {}\r\n", endpoint.authority).into_bytes();
+    if !config.providers[endpoint.provider].passes_accept_encoding {
+        lines.extend_from_slice(b"accept-encoding: identity\r\n");
+    }
     if let Some(key) = &endpoint.key {
         let as_bearer = match endpoint.auth {
             Auth::Bearer => true,

@@ -4,6 +4,7 @@
 //! this decides the *commit point*: until the first content everything is held, since a failure up to there can
 //! still become an honest status.
 
+use super::coded::Coded;
 use crate::base::Dialect;
 use crate::wire;
 use crate::wire::answer::AnswerScan;
@@ -91,9 +92,13 @@ impl Events {
             partial.shrink_to_fit();
         }
         self.partial = partial;
-        // Something that talks this long without content is let through rather than held for ever.
-        self.committed |= out.len() > self.hold_bytes_max && self.fault.is_none();
+        self.let_through(out.len());
         self.progress
+    }
+
+    /// Something that talks this long without content is let through rather than held for ever.
+    pub fn let_through(&mut self, held_bytes: usize) {
+        self.committed |= held_bytes > self.hold_bytes_max && self.fault.is_none();
     }
 
     /// True if the stream may be called whole now that its body has properly ended.
@@ -184,6 +189,8 @@ pub enum Answer {
     Events(Box<Events>),
     /// An unstreamed JSON answer.
     Json(Box<AnswerScan>),
+    /// Any of these, encoded.
+    Coded(Box<Coded>),
     /// Bytes that mean nothing to us.
     Opaque,
 }
@@ -198,10 +205,56 @@ impl Answer {
                 out.extend_from_slice(bytes);
                 !bytes.is_empty()
             }
+            Answer::Coded(coded) => coded.push(bytes, out),
             Answer::Opaque => {
                 out.extend_from_slice(bytes);
                 !bytes.is_empty()
             }
         }
+    }
+
+    /// The event stream that it is, encoded or not.
+    #[inline]
+    pub fn events(&self) -> Option<&Events> {
+        match self {
+            Answer::Events(events) => Some(events),
+            Answer::Coded(coded) => coded.plain().events(),
+            _ => None,
+        }
+    }
+
+    /// As [`Answer::events`].
+    #[inline]
+    pub fn events_mut(&mut self) -> Option<&mut Events> {
+        match self {
+            Answer::Events(events) => Some(events),
+            Answer::Coded(coded) => coded.plain_mut().events_mut(),
+            _ => None,
+        }
+    }
+
+    /// What was read of an unstreamed JSON answer, encoded or not.
+    #[inline]
+    pub fn scan_mut(&mut self) -> Option<&mut AnswerScan> {
+        match self {
+            Answer::Json(scan) => Some(scan),
+            Answer::Coded(coded) => coded.plain_mut().scan_mut(),
+            _ => None,
+        }
+    }
+
+    /// It, if it is encoded.
+    #[inline]
+    pub fn coded(&self) -> Option<&Coded> {
+        match self {
+            Answer::Coded(coded) => Some(coded),
+            _ => None,
+        }
+    }
+
+    /// True if something that has come waits for a further turn to be read.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.coded().is_some_and(Coded::is_behind)
     }
 }

@@ -9,20 +9,22 @@ use std::ops::Range;
 use std::pin::pin;
 use std::task::Poll;
 
-use super::answer::{Answer, Events};
+use super::answer::Answer;
 use super::body::Body;
+use super::coded;
 use super::exchange::{Call, Scene, Stop, Wait, mark};
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
 use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
+use crate::net::rt;
 use crate::routing::{Candidate, Plan};
 use crate::telemetry::{Phase, State, Timings};
-use crate::upstream::http1::{AnswerHead, Ask, Content, poll_answer};
+use crate::upstream::http1::{AnswerHead, Ask, poll_answer};
 use crate::upstream::{Connection, ErrorKind, Outstanding, Phase as Doing, UpstreamError};
-use crate::wire::answer::AnswerScan;
 use crate::wire::chat::UpstreamFault;
+use crate::wire::coding::Fault;
 use crate::wire::http1::{Decoder, Framing, begin_chunk, end_chunk, last_chunk};
 use crate::wire::multipart::Watch;
 use crate::wire::request::{self, Patches};
@@ -127,29 +129,13 @@ async fn once(
         record.phase = Phase::AnswerHead;
         record.timings.first_byte = mark(worker);
     };
-    let head = match scene.client.watch(connection.answer_head(&worker.head_limits, to_head, on_first_byte)).await {
+    let mut head = match scene.client.watch(connection.answer_head(&worker.head_limits, to_head, on_first_byte)).await {
         Ok(Ok(head)) => head,
         Ok(Err(error)) => return Err(Failed::Again(error)),
         Err(interrupt) => return Err(interrupted(scene, Wait::FirstToken, model, &connection, interrupt).into()),
     };
     (scene.record.phase, scene.record.upstream_status) = (Phase::FirstContent, head.status);
-    let limits = &worker.config().limits;
-    let answer = match head.content {
-        _ if head.framing == Framing::None => Answer::Opaque,
-        Content::Events if head.status < 300 => {
-            scene.record.streamed = true;
-            let events = Events::new(
-                scene.intake.dialect,
-                scene.intake.api,
-                strips_usage(scene, call, candidate),
-                limits.event_bytes_max,
-                limits.stream_bytes_max,
-            );
-            Answer::Events(Box::new(events))
-        }
-        Content::Json => Answer::Json(Box::new(AnswerScan::new(scene.intake.dialect))),
-        _ => Answer::Opaque,
-    };
+    let answer = coded::begin(scene, call, candidate, &mut head);
     let mut begun = Begun {
         decoder: Decoder::response(head.framing),
         connection,
@@ -162,7 +148,7 @@ async fn once(
     };
     let reached = begun.reach_commit_point(scene, model).await;
     scene.record.upstream_received_bytes = begun.received_bytes;
-    if let Answer::Events(events) = &begun.answer {
+    if let Some(events) = begun.answer.events() {
         // What was told of usage counts, however this ends.
         scene.record.tokens = tokens(events.usage);
     }
@@ -176,7 +162,10 @@ impl Begun {
     /// # Errors
     /// The body is not framed as it should be.
     pub fn digest(&mut self) -> Result<bool, UpstreamError> {
-        let mut content = false;
+        let mut content = match &mut self.answer {
+            Answer::Coded(coded) => coded.go_on(&mut self.out),
+            _ => false,
+        };
         while !self.decoder.is_done() && !self.connection.stream.input.bytes().is_empty() {
             let bytes = self.connection.stream.input.bytes();
             // At once, since growing step by step would make up to twice the room.
@@ -204,7 +193,7 @@ impl Begun {
 
     /// Reads until the answer may be given to the client; when what that took had come.
     async fn reach_commit_point(&mut self, scene: &mut Scene<'_>, model: &Model) -> Result<Instant, Stop> {
-        let wait = if matches!(self.answer, Answer::Events(_)) { Wait::FirstToken } else { Wait::BetweenTokens };
+        let wait = if self.answer.events().is_some() { Wait::FirstToken } else { Wait::BetweenTokens };
         let mut came = scene.mark();
         loop {
             self.digest().map_err(|error| broken(&error))?;
@@ -214,7 +203,14 @@ impl Begun {
             if wait == Wait::BetweenTokens {
                 scene.start_timer(wait, model);
             }
-            match scene.client.watch(self.connection.stream.input.fill()).await {
+            let more = async {
+                match self.answer.is_behind() {
+                    true => rt::later().await,
+                    false => return self.connection.stream.input.fill().await,
+                }
+                Ok(true)
+            };
+            match scene.client.watch(more).await {
                 Ok(Ok(true)) => came = scene.mark(),
                 Ok(Ok(false)) => self.digest_end().map_err(|error| broken(&error))?,
                 Ok(Err(error)) => return Err(broken(&self.connection.io_error(Doing::Body, error))),
@@ -224,30 +220,38 @@ impl Begun {
     }
 
     fn is_committed(&mut self) -> Result<bool, Stop> {
-        let done = self.decoder.is_done();
-        match &mut self.answer {
-            Answer::Events(events) => {
-                if events.committed {
-                    return Ok(true);
-                }
-                if let Some(fault) = events.fault.take() {
-                    return Err(faulted(fault));
-                }
-                if done {
-                    let text = "The provider's stream ended before any content.";
-                    return Err(Stop::Reject(Reject::upstream(502, "empty_stream", text), State::Truncated));
-                }
-                Ok(false)
-            }
-            Answer::Json(_) if self.head.status < 300 => {
-                if !done {
-                    return Ok(self.out.len() > HOLD_BYTES_MAX);
-                }
-                Ok(true)
-            }
-            // Errors pass as they are, and bytes that mean nothing to us need not be held.
-            _ => Ok(true),
+        if self.head.status < 300
+            && let Some(fault) = self.coding_fault()
+        {
+            return Err(rejected(miscoded(fault)));
         }
+        let done = self.is_done();
+        if let Some(events) = self.answer.events_mut() {
+            if events.committed {
+                return Ok(true);
+            }
+            if let Some(fault) = events.fault.take() {
+                return Err(faulted(fault));
+            }
+            if done {
+                let text = "The provider's stream ended before any content.";
+                return Err(Stop::Reject(Reject::upstream(502, "empty_stream", text), State::Truncated));
+            }
+            return Ok(false);
+        }
+        // Errors pass as they are, and bytes that mean nothing to us need not be held.
+        let held = self.answer.scan_mut().is_some() && self.head.status < 300;
+        Ok(!held || done || self.out.len() > HOLD_BYTES_MAX)
+    }
+
+    /// True if all of the body has come and was read.
+    pub fn is_done(&self) -> bool {
+        self.decoder.is_done() && !self.answer.is_behind()
+    }
+
+    /// What is wrong with the content coding.
+    pub fn coding_fault(&self) -> Option<Fault> {
+        self.answer.coded()?.fault(self.decoder.is_done())
     }
 }
 
@@ -327,8 +331,7 @@ impl Sender<'_, '_> {
     /// Writes the head for this candidate, whose name for the model may differ from the client's.
     fn write_head(&mut self, call: &Call, candidate: Candidate<'_>) -> Result<Renamed, Failed> {
         let scene = &*self.scene;
-        let config = scene.worker.config();
-        let provider = &config.providers[config.endpoints[usize::from(candidate.endpoint.0)].provider];
+        let provider = scene.worker.config().provider_of(candidate.endpoint);
         let patches = match (&call.scan, &call.form_model, candidate.model) {
             (Some(scan), ..) => {
                 let ask_for_usage = provider.include_usage && scene.intake.api.takes_include_usage();
@@ -351,6 +354,7 @@ impl Sender<'_, '_> {
             (true, Some(name), Some(query)) => Some(request::rename_in_query(query, name)),
             _ => None,
         };
+        let accept_encoding = coded::accept_encoding(scene, call, candidate);
         let mut out = scene.worker.buffers.take();
         let ask = Ask {
             method: &scene.intake.method,
@@ -360,6 +364,7 @@ impl Sender<'_, '_> {
             fields: &scene.intake.fields,
             request_id: &scene.intake.request_id,
             framing,
+            accept_encoding: accept_encoding.as_deref(),
         };
         self.connection
             .slot()
@@ -514,15 +519,6 @@ fn copy_from(patches: &Option<Patches>, body: &[u8], at: &mut usize, out: &mut V
     until < total
 }
 
-/// True if we, and not the client, asked for the extra chunk with usage.
-fn strips_usage(scene: &Scene<'_>, call: &Call, candidate: Candidate<'_>) -> bool {
-    let config = scene.worker.config();
-    let provider = &config.providers[config.endpoints[usize::from(candidate.endpoint.0)].provider];
-    provider.include_usage
-        && scene.intake.api.takes_include_usage()
-        && call.scan.as_ref().is_some_and(|scan| scan.stream && !scan.asked_for_usage())
-}
-
 /// What the client is told of an endpoint that could not be reached or gave no answer.
 fn told(scene: &Scene<'_>, wait: Wait, model: &Model, error: &UpstreamError) -> Stop {
     match &error.kind {
@@ -545,6 +541,16 @@ fn told(scene: &Scene<'_>, wait: Wait, model: &Model, error: &UpstreamError) -> 
 /// What the client is told of an answer that broke before any of it was passed on.
 fn broken(error: &UpstreamError) -> Stop {
     Stop::Reject(Reject::upstream(502, "upstream_truncated", sentence(error)), State::Truncated)
+}
+
+/// What the client is told of an answer whose content coding is at fault.
+pub fn miscoded(fault: Fault) -> (Reject, State) {
+    let code = match fault {
+        Fault::Truncated => "upstream_truncated",
+        Fault::Corrupt => "upstream_malformed",
+        Fault::Window | Fault::Size | Fault::Ratio => "upstream_encoding_refused",
+    };
+    (Reject::upstream(502, code, format!("The provider's answer cannot be read: {fault}.")), State::Truncated)
 }
 
 /// What the client is told of a failure that came as a success.

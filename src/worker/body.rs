@@ -3,16 +3,22 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::coded::TURN_BYTES;
 use super::exchange::{Scene, Stop, cut};
 use super::intake::Media;
 use crate::base::reject::Reject;
 use crate::listener::http1::Interrupt;
+use crate::net::rt;
 use crate::telemetry::State;
+use crate::wire::coding::{self, Caps, Fault};
 use crate::wire::http1::{Decoder, Framing};
 use crate::wire::multipart::{Finder, FormError, Found, Watch};
 
 /// Room made for a body that was only announced; beyond it, room is made as the body comes.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
+
+/// What of an encoded body is decoded at a time.
+const PIECE_BYTES: usize = 16 << 10;
 
 /// A form's model: its name, and where that lies in what was looked at.
 pub type FormModel = (String, Range<usize>);
@@ -47,12 +53,12 @@ impl Scene<'_> {
         let body_bytes_max = self.worker.config().limits.body_bytes_max;
         match (self.intake.framing, &self.intake.media) {
             (Framing::None | Framing::Length(0), _) => Ok((Body::Here(head_len..head_len), None)),
+            (_, Media::Json | Media::Multipart(_)) if self.intake.encoding != Ok(None) => self.receive_encoded().await,
             (Framing::Length(length), Media::Json) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 if length > body_bytes_max {
                     return Err(too_large(body_bytes_max).into());
                 }
-                self.refuse_encoded()?;
                 self.say_continue().await?;
                 let missing = (head_len + length).saturating_sub(self.client.stream.input.bytes().len());
                 self.client.stream.input.reserve(missing.min(RESERVE_BYTES_MAX));
@@ -63,7 +69,6 @@ impl Scene<'_> {
                 Ok((Body::Here(head_len..head_len + length), None))
             }
             (_, Media::Json) => {
-                self.refuse_encoded()?;
                 let mut decoder = self.begin_decoding();
                 self.say_continue().await?;
                 let mut held = Vec::new();
@@ -162,12 +167,81 @@ impl Scene<'_> {
         decoder
     }
 
-    fn refuse_encoded(&self) -> Result<(), Stop> {
-        if !self.intake.encoded {
-            return Ok(());
+    /// Receives an encoded body to its end, and undoes its codings: its model must be read, and the provider is sent it
+    /// plain.
+    async fn receive_encoded(&mut self) -> Result<(Body, Option<FormModel>), Stop> {
+        let limits = &self.worker.config().limits;
+        let body_bytes_max = limits.body_bytes_max;
+        let Ok(Some(codings)) = self.intake.encoding else {
+            let taken = coding::TAKEN;
+            let text = format!("The body's Content-Encoding is not known here: send it plain, or as one of {taken}.");
+            return Err(Reject::client(415, "unsupported_content_encoding", text).into());
+        };
+        if announced(self.intake.framing).is_some_and(|length| length > body_bytes_max as u64) {
+            return Err(too_large(body_bytes_max).into());
         }
-        let text = "The body is encoded (Content-Encoding), so its model cannot be read: send it plain.";
-        Err(Reject::client(415, "unsupported_content_encoding", text).into())
+        let bytes_max = limits.decoded_bytes_max.min(body_bytes_max);
+        let caps = Caps { bytes_max: bytes_max as u64, ratio_max: limits.decoded_ratio_max };
+        let mut undoing = coding::Decoder::new(codings, caps);
+        let mut decoder = self.begin_decoding();
+        self.say_continue().await?;
+        let (mut came, mut held) = (0, Vec::new());
+        loop {
+            let mut encoded = Vec::new();
+            let done = self.decode(&mut decoder, &mut encoded)?;
+            came += encoded.len();
+            // What comes to nothing may still come for ever.
+            if came > body_bytes_max {
+                return Err(too_large(body_bytes_max).into());
+            }
+            self.undo(&mut undoing, &encoded, &mut held).await?.map_err(|fault| unreadable(fault, bytes_max))?;
+            if done {
+                break;
+            }
+            self.more().await?;
+        }
+        undoing.finish().map_err(|fault| unreadable(fault, bytes_max))?;
+        let model = match &self.intake.media {
+            Media::Multipart(boundary) => form_model(boundary, &held)?,
+            _ => None,
+        };
+        Ok((Body::Held(held), model))
+    }
+
+    /// Appends what `encoded` decodes to, a turn's worth at a time.
+    async fn undo(
+        &mut self,
+        undoing: &mut coding::Decoder,
+        encoded: &[u8],
+        held: &mut Vec<u8>,
+    ) -> Result<Result<(), Fault>, Stop> {
+        let (mut at, mut more, mut budget) = (0, false, TURN_BYTES);
+        while at < encoded.len() || more {
+            if budget == 0 {
+                budget = TURN_BYTES;
+                self.client.timer.set(self.total_until());
+                match self.client.watch(rt::later()).await {
+                    Ok(()) => {}
+                    Err(Interrupt::ClientGone) => return Err(Stop::ClientGone),
+                    Err(Interrupt::Deadline) => {
+                        let (reject, state) = cut();
+                        return Err(Stop::Reject(reject, state));
+                    }
+                }
+            }
+            let len = held.len();
+            held.resize(len + PIECE_BYTES, 0);
+            let outcome = undoing.decode(&encoded[at..], &mut held[len..]);
+            held.truncate(len + outcome.map_or(0, |step| step.produced));
+            let step = match outcome {
+                Ok(step) => step,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            at += step.consumed;
+            more = step.more;
+            budget = budget.saturating_sub(step.work + 64);
+        }
+        Ok(Ok(()))
     }
 
     /// Tells a client that waits for it to send the body; one that has begun to send does not wait.
@@ -182,6 +256,33 @@ impl Scene<'_> {
         self.client.answering = false;
         said.map(drop).map_err(Stop::from)
     }
+}
+
+/// The model of a form that is here to its end.
+fn form_model(boundary: &[u8], form: &[u8]) -> Result<Option<FormModel>, Reject> {
+    let mut finder = Finder::new(boundary);
+    match finder.find(form)? {
+        Found::Model { name, range } => {
+            let model = (name.to_owned(), range);
+            // A second model may still follow, and the provider might take that one.
+            finder.watch(form)?;
+            Ok(Some(model))
+        }
+        // A form that never ends: a lenient provider may still read a model in it.
+        Found::NeedMore => Err(FormError::Malformed.into()),
+        Found::Absent => Ok(None),
+    }
+}
+
+/// What the client is told of an encoded body that cannot be decoded, or not within the bounds.
+fn unreadable(fault: Fault, bytes_max: usize) -> Stop {
+    let text = format!("The body cannot be read: {fault}.");
+    match fault {
+        Fault::Corrupt | Fault::Truncated => Reject::client(400, "malformed_body", text),
+        Fault::Size => too_large(bytes_max),
+        Fault::Window | Fault::Ratio => Reject::client(413, "body_too_large", text),
+    }
+    .into()
 }
 
 fn announced(framing: Framing) -> Option<u64> {

@@ -3,8 +3,9 @@
 use crate::admission::bearer;
 use crate::base::reject::Reject;
 use crate::base::{Dialect, KeyId};
-use crate::upstream::fields::is_request_field_passed;
+use crate::upstream::fields::{is_of_encoded_bytes, is_request_field_passed};
 use crate::wire::chat::{Api, takes_json};
+use crate::wire::coding::{Accepts, Codings, Unknown};
 use crate::wire::http1::{Form, Framing, Known, RequestHead, Version};
 use crate::wire::multipart;
 
@@ -33,8 +34,10 @@ pub struct Intake {
     pub framing: Framing,
     /// What the body is.
     pub media: Media,
-    /// True if the body is encoded, so that we cannot read it.
-    pub encoded: bool,
+    /// How the body is encoded.
+    pub encoding: Result<Option<Codings>, Unknown>,
+    /// The codings that the client takes.
+    pub accepts: Accepts,
     /// True if the client will take another answer on the connection.
     pub keep_alive: bool,
     /// True if the client waits for `100 Continue`.
@@ -76,12 +79,22 @@ impl Intake {
             Some(token) => Some(token),
             None => fields.get(Known::XApiKey),
         };
+        let media = read_media(head.target.path, fields.get(Known::ContentType));
+        let encoding = match fields.get(Known::ContentEncoding) {
+            None => Ok(None),
+            Some(_) => Codings::read(
+                fields.iter().filter(|field| field.known == Known::ContentEncoding).map(|field| field.value),
+            ),
+        };
+        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+        let decodes = encoding != Ok(None) && media != Media::Other && has_body;
         let mut passed = Vec::with_capacity(384);
         fields.copy_to(&mut passed, |field| {
-            is_request_field_passed(field) && !fields.connection_names(field.name.as_bytes())
+            is_request_field_passed(field)
+                && !fields.connection_names(field.name.as_bytes())
+                && !(decodes && is_of_encoded_bytes(field.name.as_bytes()))
         });
         let (lines, preflight) = cors::lines(worker, head);
-        let media = read_media(head.target.path, fields.get(Known::ContentType));
         Intake {
             head_len: head.len,
             method: head.method.into(),
@@ -91,7 +104,8 @@ impl Intake {
             api: Api::of_path(head.target.path),
             framing: head.framing,
             media,
-            encoded: fields.get(Known::ContentEncoding).is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")),
+            encoding,
+            accepts: Accepts::new(fields.get(Known::AcceptEncoding), fields.is_repeated(Known::AcceptEncoding)),
             keep_alive: head.keep_alive,
             expects_continue: head.expect_continue,
             is_http10: head.version == Version::Http10,

@@ -5,6 +5,7 @@
 mod answer;
 mod attempt;
 mod body;
+mod coded;
 mod connection;
 mod cors;
 mod drain;

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::Answer;
-use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, tokens};
+use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, miscoded, tokens};
+use super::coded::Coded;
 use super::connection::After;
 use super::exchange::{Scene, Stop, Wait, cut, length};
 use crate::base::clock::Instant;
 use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
 use crate::listener::http1::Interrupt;
+use crate::net::rt;
 use crate::telemetry::metrics::cells::{Cell, Route};
 use crate::telemetry::{EndedBy, Fault, Phase as RecordPhase, State};
 use crate::upstream::{Phase, UpstreamError};
@@ -32,7 +33,7 @@ const CHUNK_FRAMING_BYTES_MAX: usize = 20;
 /// [`Stop::Cut`] once bytes were sent that cannot be taken back.
 pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<After, Stop> {
     let framing = client_framing(scene, &begun);
-    let events = matches!(begun.answer, Answer::Events(_));
+    let events = begun.answer.events().is_some();
     scene.record.phase = RecordPhase::Relay;
     let mut relay = Relay { scene, begun, model, framing, due: Instant::NEVER, quiet: false, failure: None, gap: None };
     if events {
@@ -59,14 +60,15 @@ fn client_framing(scene: &Scene<'_>, begun: &Begun) -> Framing {
         // As a GET would have been answered, though nothing follows.
         return begun.head.announced.map_or(Framing::None, Framing::Length);
     }
-    let done = begun.decoder.is_done();
-    match (&begun.answer, begun.head.framing) {
+    // Events may be taken out and put in, so their length is not known.
+    let events = begun.answer.events().is_some();
+    let decoded = begun.answer.coded().is_some_and(|coded| !coded.passes());
+    match begun.head.framing {
         _ if matches!(begun.head.status, 204 | 304) => Framing::None,
-        // Events may be taken out and put in, so their length is not known.
-        (Answer::Events(_), _) if scene.intake.is_http10 => Framing::UntilClose,
-        (Answer::Events(_), _) => Framing::Chunked,
-        _ if done => Framing::Length(begun.out.len() as u64),
-        (_, Framing::Length(length)) => Framing::Length(length),
+        _ if events && scene.intake.is_http10 => Framing::UntilClose,
+        _ if events => Framing::Chunked,
+        _ if begun.is_done() => Framing::Length(begun.out.len() as u64),
+        Framing::Length(length) if !decoded => Framing::Length(length),
         _ if scene.intake.is_http10 => Framing::UntilClose,
         _ => Framing::Chunked,
     }
@@ -90,11 +92,11 @@ struct Relay<'s, 'a> {
 impl Relay<'_, '_> {
     /// An unstreamed answer that is here to its end may turn out to be an error in the clothes of a success.
     fn check_whole(&mut self) -> Result<(), Stop> {
-        if !self.begun.decoder.is_done() || self.begun.head.status >= 300 || self.begun.out.len() > HOLD_BYTES_MAX * 2 {
+        if !self.begun.is_done() || self.begun.head.status >= 300 || self.begun.out.len() > HOLD_BYTES_MAX * 2 {
             return Ok(());
         }
-        let Answer::Json(scan) = &mut self.begun.answer else { return Ok(()) };
-        let answer = std::mem::replace(&mut **scan, wire::answer::AnswerScan::new(self.scene.intake.dialect)).finish();
+        let Some(scan) = self.begun.answer.scan_mut() else { return Ok(()) };
+        let answer = std::mem::replace(scan, wire::answer::AnswerScan::new(self.scene.intake.dialect)).finish();
         if let Some(usage) = answer.usage {
             self.scene.record.tokens = tokens(usage);
         }
@@ -110,6 +112,10 @@ impl Relay<'_, '_> {
         let mut out = buffers.take();
         self.scene.write_head(&mut out, &self.begun.head, self.framing);
         loop {
+            // Whether an encoded body is whole must be known before its last piece goes out.
+            while self.begun.decoder.is_done() && self.begun.answer.is_behind() && self.failure.is_none() {
+                self.wait().await?;
+            }
             let over = self.is_over();
             self.frame(&mut out);
             if over && self.failure.is_none() && self.framing == Framing::Chunked {
@@ -160,10 +166,20 @@ impl Relay<'_, '_> {
             self.failure = Some((Reject::upstream(502, "upstream_error", text), State::UpstreamError));
             return true;
         }
-        if !self.begun.decoder.is_done() {
+        if let Some(fault) = self.begun.coding_fault() {
+            if matches!(self.framing, Framing::Length(_)) {
+                // All of it has come, and it is not whole: the client must not take it for that.
+                self.begun.out.clear();
+            }
+            self.failure = Some(miscoded(fault));
+            return true;
+        }
+        if !self.begun.is_done() {
             return false;
         }
-        if let Answer::Events(events) = &self.begun.answer
+        let read = self.begun.answer.coded().is_none_or(|coded| !coded.is_unread());
+        if let Some(events) = self.begun.answer.events()
+            && read
             && !events.is_whole()
         {
             let text = "The provider's stream ended before it was complete.";
@@ -193,6 +209,8 @@ impl Relay<'_, '_> {
             let now = self.scene.worker.clock.now();
             let outcome = if now >= self.scene.total_until() || self.quiet && now >= self.due {
                 Err(Interrupt::Deadline)
+            } else if self.begun.answer.is_behind() {
+                self.scene.client.watch(rt::later()).await.map(|()| Ok(true))
             } else {
                 self.scene.client.watch(self.begun.connection.stream.input.fill()).await
             };
@@ -204,7 +222,8 @@ impl Relay<'_, '_> {
                             self.start_waiting(content);
                         }
                         // A keep-alive of half an event, or an event that was taken out: nothing to write yet.
-                        if self.begun.out.is_empty() && !self.begun.decoder.is_done() && !self.has_fault() {
+                        let over = self.begun.decoder.is_done() || self.has_fault();
+                        if self.begun.out.is_empty() && !over && self.begun.coding_fault().is_none() {
                             continue;
                         }
                         return Ok(());
@@ -256,16 +275,16 @@ impl Relay<'_, '_> {
     }
 
     fn has_ended(&self) -> bool {
-        matches!(&self.begun.answer, Answer::Events(events) if events.ended)
+        self.begun.answer.events().is_some_and(|events| events.ended)
     }
 
     fn has_fault(&self) -> bool {
-        matches!(&self.begun.answer, Answer::Events(events) if events.fault.is_some())
+        self.begun.answer.events().is_some_and(|events| events.fault.is_some())
     }
 
     /// Writes to the client; if it does not take all at once, the kernel reads the upstream's next bytes meanwhile.
     async fn write(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>, Stop> {
-        if matches!(self.begun.answer, Answer::Events(_)) {
+        if self.begun.answer.events().is_some() {
             self.scene.worker.moderator.note();
             let sent = self.scene.client.write_now(&out).map_err(|interrupt| self.abandon(interrupt))?;
             if sent == out.len() {
@@ -315,7 +334,8 @@ impl Relay<'_, '_> {
 
     fn settle(&mut self) {
         self.scene.record.upstream_received_bytes = self.begun.received_bytes;
-        if let Answer::Events(events) = &self.begun.answer {
+        self.scene.record.unread |= self.begun.answer.coded().is_some_and(Coded::is_unread);
+        if let Some(events) = self.begun.answer.events() {
             self.scene.record.tokens = tokens(events.usage);
             self.scene.record.content_events = events.contents;
         }
@@ -340,10 +360,10 @@ impl Relay<'_, '_> {
             self.scene.record.state = State::UpstreamError;
             self.scene.record.fault = Some(Fault { origin: Origin::Upstream, code: "upstream_status".into() });
         }
-        if let Answer::Json(scan) = &mut self.begun.answer
+        if let Some(scan) = self.begun.answer.scan_mut()
             && self.scene.record.tokens == Default::default()
         {
-            let scan = std::mem::replace(&mut **scan, wire::answer::AnswerScan::new(self.scene.intake.dialect));
+            let scan = std::mem::replace(scan, wire::answer::AnswerScan::new(self.scene.intake.dialect));
             if let Some(usage) = scan.finish().usage {
                 self.scene.record.tokens = tokens(usage);
             }
@@ -358,8 +378,9 @@ impl Relay<'_, '_> {
     /// Says in the stream that it failed, if there is a stream and it stands between two events; neither a
     /// [DONE] nor a last chunk follows. False if the client does not know of it.
     async fn tell(&mut self, reject: &Reject) -> bool {
-        let Answer::Events(events) = &self.begun.answer else { return false };
-        if events.fault.is_some() || events.is_mid_event() {
+        let Some(events) = self.begun.answer.events() else { return false };
+        let passes = self.begun.answer.coded().is_some_and(Coded::passes);
+        if events.fault.is_some() || events.is_mid_event() || events.ended || passes {
             return events.fault.is_some();
         }
         self.begun.out = wire::error_event(self.scene.intake.dialect, self.scene.intake.api, reject);

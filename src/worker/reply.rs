@@ -9,6 +9,7 @@ use crate::listener::http1::Client;
 use crate::telemetry::{EndedBy, State};
 use crate::upstream::http1::AnswerHead;
 use crate::wire;
+use crate::wire::coding;
 use crate::wire::http1::{Framing, end_head, write_content_length, write_header, write_status_line};
 
 impl Scene<'_> {
@@ -103,6 +104,9 @@ pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>)
     out.extend_from_slice(lines);
     if let Some(seconds) = reject.retry_after_s {
         let _ = write_header(&mut out, "retry-after", seconds.to_string().as_bytes());
+    }
+    if reject.status == 415 {
+        let _ = write_header(&mut out, "accept-encoding", coding::TAKEN.as_bytes());
     }
     if reject.status == 405 {
         out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE\r\n");

@@ -8,6 +8,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod coding;
 pub mod dns;
 pub mod metrics;
 pub mod origin;

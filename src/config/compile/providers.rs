@@ -35,6 +35,8 @@ fn provider(
     let spoken = item.as_ref().and_then(Item::quiet_text);
     let name = item.and_then(|item| plain_name(&item, &path, names));
     let include_usage = provider.boolean("include_usage", true);
+    let passes_accept_encoding =
+        provider.choice("accept_encoding", &[("identity", false), ("pass", true)]).unwrap_or(false);
     let auth = provider.choice("auth", &AUTH_WORDS).unwrap_or(Auth::Dialect);
     let ca = provider.get("ca").and_then(|item| authority_file(&item));
     let first = endpoints.len();
@@ -59,7 +61,10 @@ fn provider(
     provider.finish();
     // At most 256 providers of 64 endpoints: the numbers fit.
     let ids = (first..endpoints.len()).map(|id| EndpointId(id as u16)).collect();
-    Named { name: spoken, provider: name.map(|name| Provider { name, endpoints: ids, include_usage }) }
+    Named {
+        name: spoken,
+        provider: name.map(|name| Provider { name, endpoints: ids, include_usage, passes_accept_encoding }),
+    }
 }
 
 const AUTH_WORDS: [(&str, Auth); 3] = [("auto", Auth::Dialect), ("bearer", Auth::Bearer), ("x-api-key", Auth::XApiKey)];

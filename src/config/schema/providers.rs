@@ -17,6 +17,9 @@ pub struct ProviderSchema {
     /// Default true.
     #[schemars(extend("default" = true))]
     pub include_usage: Option<bool>,
+    /// What the provider is told of content codings. Default `identity`.
+    #[schemars(extend("default" = "identity"))]
+    pub accept_encoding: Option<AcceptEncodingSchema>,
     /// The header that carries the provider's key, for all its endpoints. Default `auto`.
     #[schemars(extend("default" = "auto"))]
     pub auth: Option<AuthSchema>,
@@ -56,6 +59,17 @@ pub enum EndpointKeySchema {
     File(String),
     /// The key itself; better kept out of this file.
     Value(String),
+}
+
+/// What a provider is told of content codings.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "lowercase", rename = "AcceptEncoding")]
+pub enum AcceptEncodingSchema {
+    /// That none is wanted: answers then cost neither side the coding, and an event passes as it is.
+    Identity,
+    /// Those of gzip, deflate, br and zstd that the client takes; none for a stream that usage is taken out of, since
+    /// that would have to be decoded for the client.
+    Pass,
 }
 
 /// The header that carries a provider's key.

@@ -21,6 +21,8 @@ const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("limits", "body_bytes_max", ["1KiB", "1GiB", "1023", "1073741825"]),
     ("limits", "event_bytes_max", ["1KiB", "64MiB", "1023", "67108865"]),
     ("limits", "stream_bytes_max", ["4KiB", "16MiB", "4095", "16777217"]),
+    ("limits", "decoded_bytes_max", ["64KiB", "64GiB", "65535", "68719476737"]),
+    ("limits", "decoded_ratio_max", ["2", "100000", "1", "100001"]),
     ("limits", "connections_max", ["1", "1000000", "0", "1000001"]),
     ("client", "keep_alive", ["1ms", "1h", "0ms", "3600001ms"]),
     ("client", "requests_max", ["1", "1000000000", "0", "1000000001"]),
