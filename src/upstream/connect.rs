@@ -45,7 +45,8 @@ impl Upstreams {
         };
         let (stream, peer) = reached.map_err(fail)?;
         slot.board.opened.add(1);
-        Ok(Connection { stream, reused: false, slot: slot.clone(), peer, _place: place })
+        let ahead = Default::default();
+        Ok(Connection { stream, reused: false, ahead, slot: slot.clone(), peer, _place: place })
     }
 }
 

@@ -10,8 +10,8 @@ use crate::base::Dialect;
 use crate::net::stream::Input;
 use crate::wire::coding::Codings;
 use crate::wire::http1::{
-    Framing, HeadLimits, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length, write_header,
-    write_request_line,
+    Framing, HeadLimits, HeadScan, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length,
+    write_header, write_request_line,
 };
 
 /// Interim answers (1xx) that are passed over before the real one; more are a fault.
@@ -176,19 +176,41 @@ fn encoding(head: &ResponseHead<'_, '_>) -> Encoding {
     }
 }
 
+/// What has been seen of an answer before its head was whole.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    scan: HeadScan,
+    /// Interim answers (1xx) so far.
+    interim: u32,
+}
+
+impl Ahead {
+    /// An interim answer has come; false if there were too many.
+    fn pass_over(&mut self) -> bool {
+        *self = Ahead { scan: HeadScan::default(), interim: self.interim + 1 };
+        self.interim <= INTERIM_MAX
+    }
+}
+
 /// Ready when an answer, or the connection's end, has begun to come while a request is still being sent. Interim
-/// answers (1xx) are none and are consumed.
-pub fn poll_answer(input: &mut Input, limits: &HeadLimits, cx: &mut Context<'_>) -> bool {
+/// answers (1xx) are none and are consumed, as long as they are not too many.
+pub fn poll_answer(input: &mut Input, ahead: &mut Ahead, limits: &HeadLimits, cx: &mut Context<'_>) -> bool {
     let mut known = 0;
     while input.poll_news(cx, known) {
+        // The end and an error are news in any case.
+        if !input.is_eof() && !ahead.scan.is_due(input.bytes()) {
+            known = input.bytes().len();
+            continue;
+        }
         let mut space = HeadSpace::new();
         match parse_response(input.bytes(), limits, false, &mut space) {
-            Ok(Some(head)) if head.is_interim => {
+            Ok(Some(head)) if head.is_interim && ahead.interim < INTERIM_MAX => {
                 let len = head.len;
                 input.consume(len);
+                ahead.pass_over();
                 known = 0;
             }
-            // Not yet to be told; the end and an error are news in any case.
+            // Not yet to be told.
             Ok(None) if !input.is_eof() => known = input.bytes().len(),
             _ => return true,
         }
@@ -208,27 +230,30 @@ impl Connection {
         to_head: bool,
         on_first_byte: impl FnOnce(),
     ) -> Result<AnswerHead, UpstreamError> {
-        let mut interim = 0;
-        let mut on_first_byte = Some(on_first_byte);
+        let mut ahead = std::mem::take(&mut self.ahead);
+        // What was seen while the request was being sent has to be looked at again.
+        ahead.scan = HeadScan::default();
+        let (mut first, mut on_first_byte) = (true, Some(on_first_byte));
         loop {
             if !self.stream.input.bytes().is_empty()
                 && let Some(tell) = on_first_byte.take()
             {
                 tell();
             }
-            match self.next_head(limits, to_head)? {
-                Some(Some(head)) => return Ok(head),
-                Some(None) => {
-                    interim += 1;
-                    if interim > INTERIM_MAX {
+            let bytes = self.stream.input.bytes();
+            // What comes first is mostly all of it.
+            if !bytes.is_empty() && (std::mem::take(&mut first) || ahead.scan.is_due(bytes)) {
+                match self.next_head(limits, to_head)? {
+                    Some(Some(head)) => return Ok(head),
+                    Some(None) if ahead.pass_over() => continue,
+                    Some(None) => {
                         return Err(self.slot.error(Phase::Head, ErrorKind::Malformed("too many interim answers")));
                     }
-                    continue;
+                    None => {}
                 }
-                None => {}
             }
-            let phase =
-                if self.stream.input.bytes().is_empty() && interim == 0 { Phase::FirstByte } else { Phase::Head };
+            let nothing_came = self.stream.input.bytes().is_empty() && ahead.interim == 0;
+            let phase = if nothing_came { Phase::FirstByte } else { Phase::Head };
             match self.stream.input.fill().await {
                 Ok(true) => {}
                 Ok(false) => return Err(self.slot.error(phase, ErrorKind::Closed { reused: self.reused })),

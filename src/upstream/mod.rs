@@ -148,6 +148,8 @@ pub struct Connection {
     pub stream: Stream,
     /// True if it had carried an exchange before.
     pub reused: bool,
+    /// What came of an answer while the request was still being sent.
+    pub ahead: http1::Ahead,
     slot: Rc<Slot>,
     /// The address at its other end.
     peer: IpAddr,

@@ -453,13 +453,13 @@ impl Sender<'_, '_> {
         }
         self.scene.start_timer(Wait::FirstToken, self.model);
         let limits = &self.scene.worker.head_limits;
-        let stream = &mut self.connection.stream;
+        let Connection { stream, ahead, .. } = &mut *self.connection;
         let (input, output) = (&mut stream.input, &mut stream.output);
         let written = {
             let mut write = pin!(output.write(bytes));
             let work = poll_fn(|cx| match write.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                Poll::Pending if early && poll_answer(input, limits, cx) => Poll::Ready(None),
+                Poll::Pending if early && poll_answer(input, ahead, limits, cx) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
             self.scene.client.watch(work).await
@@ -478,11 +478,12 @@ impl Sender<'_, '_> {
     /// Waits for more of the client's body; false if the endpoint answers first.
     async fn more_or_answer(&mut self) -> Result<bool, Failed> {
         let limits = &self.scene.worker.head_limits;
-        let input = &mut self.connection.stream.input;
+        let Connection { stream, ahead, .. } = &mut *self.connection;
+        let input = &mut stream.input;
         let mut more = pin!(self.scene.more());
         let outcome = poll_fn(|cx| match more.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
-            Poll::Pending if poll_answer(input, limits, cx) => Poll::Ready(Ok(false)),
+            Poll::Pending if poll_answer(input, ahead, limits, cx) => Poll::Ready(Ok(false)),
             Poll::Pending => Poll::Pending,
         })
         .await?;
