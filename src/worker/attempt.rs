@@ -563,8 +563,10 @@ pub fn faulted(fault: UpstreamFault) -> Stop {
     Stop::Reject(reject, State::UpstreamError)
 }
 
-/// The stop that follows from an interrupt while `connection` was waited for.
+/// The stop that follows from an interrupt while `connection` was waited for. The connection is reset: of a request that
+/// its provider has not taken, the kernel would go on offering the rest, for minutes, to one that reads nothing.
 fn interrupted(scene: &Scene<'_>, wait: Wait, model: &Model, connection: &Connection, interrupt: Interrupt) -> Stop {
+    connection.stream.socket.reset();
     match interrupt {
         Interrupt::ClientGone => Stop::ClientGone,
         Interrupt::Deadline => rejected(scene.timed_out(wait, model, &connection.slot().name)),
