@@ -21,10 +21,6 @@ fn post(body: &[u8], more: &str) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn descriptors(gateway: &Gateway) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", gateway.process.id())).expect("a running process").count()
-}
-
 #[test]
 fn a_request_split_at_any_byte_is_the_same_request() {
     let mock = Mock::start(&["--ttft", "0ms"]);
@@ -163,7 +159,7 @@ fn garbage_is_answered_with_400_or_closed_and_leaves_nothing_behind() {
     let mock = Mock::start(&[]);
     let gateway = Gateway::start(&Config::new(&[mock.url()]));
     assert_eq!(gateway.connect().send(&post(&chat(FAST, false), "")).response("POST").head.status, 200);
-    let before = descriptors(&gateway);
+    let before = gateway.descriptors();
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let sound = post(&chat(FAST, true), "");
     for turn in 0..1000 {
@@ -198,7 +194,7 @@ fn garbage_is_answered_with_400_or_closed_and_leaves_nothing_behind() {
     let start = Instant::now();
     // Idle upstream connections may stay, up to the pool's bound; a client's socket may not.
     while sockets_of(&gateway) > 0 {
-        assert!(start.elapsed() < common::PATIENCE, "{} descriptors, {before} before", descriptors(&gateway));
+        assert!(start.elapsed() < common::PATIENCE, "{} descriptors, {before} before", gateway.descriptors());
         std::thread::yield_now();
     }
     assert_eq!(gateway.connect().send(&post(&chat(FAST, false), "")).response("POST").head.status, 200);

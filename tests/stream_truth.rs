@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::origin::{DONE, FINISH, ROLE, content};
-use common::{Config, End, Gateway, JSON, Origin, Peer, chat};
+use common::origin::{DONE, FINISH, PING, ROLE, START, STOP, content, delta};
+use common::{BlackHole, Config, End, Gateway, JSON, Origin, Peer, chat};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
@@ -25,18 +25,6 @@ fn begin(gateway: &Gateway, origin: &Origin, path: &str) -> (common::Client, Pee
     peer.begin_stream();
     (client, peer)
 }
-
-fn delta(text: &str) -> String {
-    format!(
-        "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\
-         \"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
-    )
-}
-
-const START: &str =
-    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3}}}\n\n";
-const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
-const STOP: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
 #[test]
 fn each_event_is_with_the_client_before_the_next_one_exists() {
@@ -192,19 +180,8 @@ fn the_total_ends_a_stream_whose_tokens_are_all_in_time() {
 
 #[test]
 fn an_endpoint_that_does_not_connect_is_given_up_in_time() {
-    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, socket};
-    use std::os::fd::AsRawFd;
-    // A queue that is full drops what comes, without a word.
-    let full = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
-    bind(full.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a free port");
-    listen(&full, Backlog::new(0).expect("no queue")).expect("listening");
-    let address: SockaddrIn = getsockname(full.as_raw_fd()).expect("its address");
-    let address = std::net::SocketAddr::from(std::net::SocketAddrV4::from(address));
-    let mut queued = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-        queued.push(stream);
-    }
-    let url = format!("http://{address}/v1");
+    let hole = BlackHole::new();
+    let url = format!("http://{}/v1", hole.address);
     let timers = "[timers]\nconnect = \"200ms\"";
     let alone = Gateway::start(&Config::new(std::slice::from_ref(&url)).and(timers));
     let response = alone.connect().request("POST", PATH, &JSON, &chat("m", true));
@@ -223,7 +200,6 @@ fn an_endpoint_that_does_not_connect_is_given_up_in_time() {
         );
         assert_eq!(client.response("POST").head.status, 200);
     }
-    drop(queued);
 }
 
 #[test]

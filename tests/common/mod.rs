@@ -19,7 +19,7 @@ pub use authority::Authority;
 pub use client::{Client, End, Event, Events, Framing, Head, Response};
 pub use dns::{Dns, Says};
 pub use metrics::{metric, metric_is, until_at_rest};
-pub use origin::{Ended, Origin, Peer};
+pub use origin::{BlackHole, Ended, Origin, Peer};
 pub use process::{Config, Gateway, Mock};
 pub use records::Records;
 

@@ -2,10 +2,12 @@
 //! order of its lines and not by a clock.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, socket};
 
 use super::PATIENCE;
 
@@ -60,16 +62,52 @@ impl Origin {
     /// The gateway's next connection.
     pub fn accept(&self) -> Peer {
         assert!(is_readable(&self.listener, PATIENCE.as_millis() as u16), "the gateway does not connect");
-        let (stream, _) = self.listener.accept().expect("a connection");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
-        Peer { stream, buffer: Vec::new() }
+        self.accept_some_time()
+    }
+
+    /// As [`Origin::accept`], but the connection may come at any time, or never.
+    pub fn accept_some_time(&self) -> Peer {
+        Peer::new(self.listener.accept().expect("a connection").0)
+    }
+
+    /// Hands every connection to `serve`, on a thread of its own, for as long as the test runs.
+    pub fn serve(self, serve: impl Fn(Peer) + Send + Sync + 'static) {
+        let serve = std::sync::Arc::new(serve);
+        std::thread::spawn(move || {
+            loop {
+                let (peer, serve) = (self.accept_some_time(), std::sync::Arc::clone(&serve));
+                std::thread::spawn(move || serve(peer));
+            }
+        });
     }
 
     /// True if no connection waits to be accepted.
     pub fn is_left_alone(&self) -> bool {
         !is_readable(&self.listener, 0)
+    }
+}
+
+/// A listening socket whose queue is full: what comes is dropped without a word.
+pub struct BlackHole {
+    /// Where connections get lost.
+    pub address: SocketAddr,
+    _queued: Vec<TcpStream>,
+    _listener: std::os::fd::OwnedFd,
+}
+
+impl BlackHole {
+    /// One on a free port.
+    pub fn new() -> BlackHole {
+        let listener = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+        bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("a free port");
+        listen(&listener, Backlog::new(0).expect("no queue")).expect("listening");
+        let address: SockaddrIn = getsockname(listener.as_raw_fd()).expect("its address");
+        let address = SocketAddr::from(SocketAddrV4::from(address));
+        let mut queued = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            queued.push(stream);
+        }
+        BlackHole { address, _queued: queued, _listener: listener }
     }
 }
 
@@ -79,6 +117,13 @@ fn is_readable(socket: &impl AsFd, within_ms: u16) -> bool {
 }
 
 impl Peer {
+    fn new(stream: TcpStream) -> Peer {
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        Peer { stream, buffer: Vec::new() }
+    }
+
     /// The socket, for what is not offered here.
     pub fn socket(&self) -> &TcpStream {
         &self.stream
@@ -127,6 +172,42 @@ impl Peer {
             request.body = self.take(length);
         }
         request
+    }
+
+    /// The next request, whenever it comes; `None` if the connection ends instead.
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.stream.set_read_timeout(None).expect("no read timeout");
+        let comes = !self.buffer.is_empty() || matches!(self.stream.peek(&mut [0]), Ok(1..));
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        comes.then(|| self.request())
+    }
+
+    /// Waits until something can be read, which is left unread.
+    pub fn until_readable(&self) {
+        assert!(is_readable(&self.stream, PATIENCE.as_millis() as u16), "the gateway sends nothing");
+    }
+
+    /// Waits until the gateway resets the connection, without reading anything of what it has sent.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn until_reset(&self) {
+        // Asked for nothing, the kernel tells of errors alone.
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let patience = PollTimeout::from(PATIENCE.as_millis() as u16);
+        assert!(poll(&mut fds, patience).expect("poll") > 0, "the gateway does not reset the connection");
+        assert!(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)), "{:?}", fds[0].revents());
+    }
+
+    /// True if the gateway has neither sent anything nor ended the connection.
+    pub fn is_quiet(&self) -> bool {
+        self.buffer.is_empty() && !is_readable(&self.stream, 0)
+    }
+
+    /// Sends a FIN; the gateway can still be read.
+    pub fn half_close(&mut self) -> &mut Peer {
+        self.stream.shutdown(Shutdown::Write).expect("open");
+        self
     }
 
     /// Sends bytes as they are.
@@ -238,15 +319,30 @@ pub const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish
 /// The end of a chat stream, as an event.
 pub const DONE: &str = "data: [DONE]\n\n";
 
+/// A delta of Anthropic's with text, as an event.
+pub fn delta(text: &str) -> String {
+    format!(
+        "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\
+         \"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
+    )
+}
+
+/// The beginning of an Anthropic stream, as an event.
+pub const START: &str =
+    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3}}}\n\n";
+
+/// A sign of life in an Anthropic stream, as an event.
+pub const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+
+/// The end of an Anthropic stream, as an event.
+pub const STOP: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
 /// Answers every request on `stream` with the JSON `body`, up to its end; with the first only, unless `keep`.
 pub fn serve(stream: TcpStream, body: &str, keep: bool) {
-    let mut peer = Peer { stream, buffer: Vec::new() };
+    let mut peer = Peer::new(stream);
     let connection = if keep { "keep-alive" } else { "close" };
     let head = format!("content-type: application/json\r\nconnection: {connection}\r\ncontent-length: {}", body.len());
-    let mut piece = [0; 4096];
-    while let Ok(count @ 1..) = peer.stream.read(&mut piece) {
-        peer.buffer.extend_from_slice(&piece[..count]);
-        peer.request();
+    while peer.next_request().is_some() {
         if !peer.try_send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}")) || !keep {
             return;
         }

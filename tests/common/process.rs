@@ -273,6 +273,11 @@ impl Gateway {
         self.admin.expect("an [admin] table in the config")
     }
 
+    /// Descriptors that the process holds.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("a running process").count()
+    }
+
     /// A fresh connection to the first listener.
     pub fn connect(&self) -> Client {
         Client::connect(self.address())
