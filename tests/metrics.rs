@@ -416,6 +416,22 @@ fn a_gateway_that_drains_is_not_ready_before_it_refuses_clients() {
     assert_eq!(gateway.process.wait().code(), Some(0));
 }
 
+#[test]
+fn names_are_counted_and_shown() {
+    let mock = Mock::start(&[]);
+    let url = format!("http://localhost:{}/v1", mock.address.port());
+    let gateway = Gateway::start(&Config::new(&[url, mock.url()]).admin());
+    metric_is(&gateway, "ringway_dns_lookups_total", &[("result", "found")], 1.0);
+    let samples = scrape(&gateway);
+    for (name, value) in [("ringway_dns_names", 1.0), ("ringway_dns_names_failing", 0.0), ("ringway_ready", 1.0)] {
+        assert_eq!(sum(&samples, name, &[]), value, "{name}");
+    }
+    let age = sum(&samples, "ringway_dns_answer_age_seconds", &[]);
+    assert!((0.0..20.0).contains(&age), "{age}");
+    let names = &status_now(&gateway)["names"]["localhost"];
+    assert!(names.as_array().is_some_and(|names| names.contains(&"127.0.0.1".into())), "{names}");
+}
+
 /// Waits until no client is taken any more.
 fn until_refused(gateway: &Gateway) {
     let start = Instant::now();

@@ -216,6 +216,7 @@ fn tasks(
             scraper: Scraper::new(shared.boards.clone(), labels),
             records: shared.records.clone(),
             names: known,
+            lookups: shared.lookups.clone(),
         };
         admin::task(listener, sources)
     });

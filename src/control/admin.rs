@@ -9,10 +9,10 @@ mod wire;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,9 +26,9 @@ use super::{Task, process};
 use crate::base::clock::{Clock, Instant};
 use crate::config::Config;
 use crate::mesh::mailbox::Mailbox;
-use crate::net::dns::Names;
+use crate::net::dns::{Found, Lookups, Names};
 use crate::telemetry::Records;
-use crate::telemetry::metrics::scrape::{Facts, Scraper, WorkerFacts};
+use crate::telemetry::metrics::scrape::{Facts, NamesFacts, Scraper, WorkerFacts};
 use crate::telemetry::metrics::text::Format;
 
 /// Connections at a time; more are closed at once.
@@ -128,6 +128,8 @@ pub struct Sources {
     pub records: Option<Arc<Records>>,
     /// Names as they are resolved.
     pub names: Arc<Mailbox<Arc<Names>>>,
+    /// How the asking for them goes.
+    pub lookups: Arc<Lookups>,
 }
 
 struct Admin {
@@ -330,7 +332,8 @@ impl Admin {
         self.health(self.sources.clock.now())
     }
 
-    fn readiness_now(&self) -> Result<(), String> {
+    fn readiness_now(&mut self) -> Result<(), String> {
+        self.learn();
         self.readiness(self.sources.clock.now())
     }
 
@@ -339,16 +342,30 @@ impl Admin {
         match self.sources.progress.stage() {
             STARTING => Err("starting: not every worker accepts yet".into()),
             DRAINING => Err("draining: told to end, finishing what is under way".into()),
+            // Right after start, or where no name server answers: every request would have to wait.
+            _ if !self.has_address() => Err("no endpoint has an address yet: their names do not resolve".into()),
             _ => self.health(now),
+        }
+    }
+
+    fn has_address(&self) -> bool {
+        self.sources.config.endpoints.iter().any(|endpoint| {
+            endpoint.host.parse::<IpAddr>().is_ok()
+                || matches!(self.known.get(&endpoint.host), Some(Found::Addresses(_)))
+        })
+    }
+
+    /// Takes over what was resolved since.
+    fn learn(&mut self) {
+        if let Some(names) = self.sources.names.take() {
+            self.known = names;
         }
     }
 
     /// Reads how much CPU time the workers have had since the last time.
     fn sample(&mut self) {
         self.sources.scraper.look();
-        if let Some(names) = self.sources.names.take() {
-            self.known = names;
-        }
+        self.learn();
         let now = self.sources.clock.now();
         let passed = (now - self.sampled).as_secs_f64();
         self.sampled = now;
@@ -364,7 +381,27 @@ impl Admin {
         }
     }
 
+    /// How names are resolved, if there are any.
+    fn names_facts(&self, now: Instant) -> Option<NamesFacts> {
+        let lookups = &self.sources.lookups;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let oldest = Some(Instant(read(&lookups.oldest))).filter(|at| *at != Instant::NEVER);
+        (read(&lookups.names) > 0).then(|| NamesFacts {
+            lookups: vec![
+                ("found", read(&lookups.found)),
+                ("no_name", read(&lookups.no_name)),
+                ("no_address", read(&lookups.no_address)),
+                ("no_answer", read(&lookups.no_answer)),
+                ("failed", read(&lookups.failed)),
+            ],
+            names: read(&lookups.names),
+            failing: read(&lookups.failing),
+            oldest: oldest.map(|at| now - at),
+        })
+    }
+
     fn facts(&mut self) -> Facts {
+        self.learn();
         let now = self.sources.clock.now();
         let workers = self.sources.progress.workers().iter().enumerate();
         let workers = workers.map(|(at, worker)| WorkerFacts {
@@ -378,6 +415,7 @@ impl Admin {
             uptime: now - self.since,
             ready: self.readiness(now).is_ok(),
             draining: self.sources.progress.stage() == DRAINING,
+            names: self.names_facts(now),
             log_dropped: self.sources.records.as_ref().map(|records| records.dropped()),
             workers: workers.collect(),
             process,
@@ -389,6 +427,7 @@ impl Admin {
 mod tests {
     use super::*;
     use crate::config::fixture;
+    use crate::net::dns::Missing;
     use crate::telemetry::metrics::board::Board;
     use crate::telemetry::metrics::cells::Names as Labels;
 
@@ -410,6 +449,7 @@ mod tests {
                 scraper: Scraper::new(boards, labels),
                 records: None,
                 names: Arc::default(),
+                lookups: Arc::default(),
             },
         }
     }
@@ -432,6 +472,23 @@ mod tests {
         assert_eq!(admin.readiness(now), Err("worker 1 is stuck: silent for 5.000000001s".into()));
         second.ended.set(1);
         assert_eq!(admin.health(now), Ok(()));
+    }
+
+    #[test]
+    fn it_is_not_ready_while_no_endpoint_has_an_address() {
+        let mut admin = admin();
+        admin.sources.progress.is_ready(Started { addresses: Vec::new(), workers: Vec::new() });
+        let mut config = fixture(&[2], &[("m", &[(0, None)])]);
+        config.endpoints.iter_mut().for_each(|endpoint| endpoint.host = "api.test".into());
+        config.endpoints[1].host = "two.test".into();
+        admin.sources.config = Arc::new(config);
+        let why = admin.readiness_now().unwrap_err();
+        assert!(why.starts_with("no endpoint has an address"), "{why}");
+        let found = |found| Arc::new(Names::from([("two.test".to_owned(), found)]));
+        admin.sources.names.put(found(Found::Missing(Missing::NoAnswer)));
+        assert!(admin.readiness_now().is_err());
+        admin.sources.names.put(found(Found::Addresses(Arc::new([[127, 0, 0, 1].into()]))));
+        assert_eq!(admin.readiness_now(), Ok(()));
     }
 
     #[test]

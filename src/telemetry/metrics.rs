@@ -362,6 +362,33 @@ pub const UPSTREAM_FAILURES: Family = counter(
      or fell silent.",
 );
 
+/// Askings for names.
+pub const DNS_LOOKUPS: Family = counter(
+    "ringway_dns_lookups_total",
+    &["result"],
+    "Askings for the address of an endpoint's name. Anything but found leaves the last good answer in use: see \
+     ringway_dns_names_failing.",
+);
+
+/// Names.
+pub const DNS_NAMES: Family =
+    gauge("ringway_dns_names", &[], "Names of endpoints that are asked for; addresses need no asking.");
+
+/// Names that fail.
+pub const DNS_FAILING: Family = gauge(
+    "ringway_dns_names_failing",
+    &[],
+    "Names whose last asking brought no address. Traffic goes on to the last known ones, so there is time: look at the name \
+     servers, then at the name.",
+);
+
+/// The age of the oldest answer.
+pub const DNS_AGE: Family = gauge(
+    "ringway_dns_answer_age_seconds",
+    &[],
+    "Age of the oldest answer in use. If it grows beyond resolver bounds, a name has not resolved since.",
+);
+
 /// Records that were lost.
 pub const LOG_DROPPED: Family = counter(
     "ringway_log_records_dropped_total",

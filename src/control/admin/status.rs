@@ -27,6 +27,7 @@ impl Admin {
             "listeners": self.listeners_now(),
             "endpoints": self.endpoints_now(),
             "names": &*self.known,
+            "oldest_answer_seconds": facts.names.and_then(|names| names.oldest).map(|age| age.as_secs_f64()),
         })
     }
 

@@ -37,6 +37,8 @@ pub struct Facts {
     pub draining: bool,
     /// Records that were not written; `None` if none are kept.
     pub log_dropped: Option<u64>,
+    /// How names are resolved; `None` if there are none.
+    pub names: Option<NamesFacts>,
     /// By worker.
     pub workers: Vec<WorkerFacts>,
     /// The process, where the kernel tells.
@@ -50,6 +52,19 @@ pub struct WorkerFacts {
     pub cpu: Duration,
     /// Share of the last seconds that it was running.
     pub busy: f64,
+}
+
+/// How names are resolved.
+#[derive(Debug, Clone, Default)]
+pub struct NamesFacts {
+    /// Askings since the start, by result.
+    pub lookups: Vec<(&'static str, u64)>,
+    /// Names that are asked for.
+    pub names: u64,
+    /// Those whose last asking failed.
+    pub failing: u64,
+    /// Age of the oldest answer in use.
+    pub oldest: Option<Duration>,
 }
 
 /// The process as the kernel sees it.
@@ -116,6 +131,10 @@ const ROWS: &[(&Family, Rows)] = &[
     (&UPSTREAM_OPENED, Rows::Endpoint(|endpoint| &endpoint.opened)),
     (&UPSTREAM_REUSED, Rows::Endpoint(|endpoint| &endpoint.reused)),
     (&UPSTREAM_FAILURES, Rows::Failures),
+    (&DNS_LOOKUPS, Rows::Special(lookups)),
+    (&DNS_NAMES, Rows::One(|facts| facts.names.as_ref().map(|names| Value::Whole(names.names)))),
+    (&DNS_FAILING, Rows::One(|facts| facts.names.as_ref().map(|names| Value::Whole(names.failing)))),
+    (&DNS_AGE, Rows::One(|facts| facts.names.as_ref().and_then(|names| names.oldest).map(seconds))),
     (&LOG_DROPPED, Rows::One(|facts| facts.log_dropped.map(Value::Whole))),
     (&WORKER_CPU, Rows::Thread(|worker| seconds(worker.cpu))),
     (&WORKER_BUSY, Rows::Thread(|worker| Value::Float(worker.busy))),
@@ -383,6 +402,12 @@ fn requests(split: &mut Split<'_>) {
 fn tokens(split: &mut Split<'_>) {
     for (kind, word) in TOKEN_KINDS.iter().enumerate() {
         split.line(&[word], |cell| cell.tokens[kind].get());
+    }
+}
+
+fn lookups(scrape: &Scrape, family: &Family, text: &mut Text) {
+    for (result, count) in scrape.facts.names.iter().flat_map(|names| &names.lookups) {
+        text.line(family, "", &[result], None, Value::Whole(*count));
     }
 }
 
