@@ -96,7 +96,7 @@ fn what_outlasts_the_deadline_is_cut_and_told_so() {
         let origin = Origin::start();
         let log = std::env::temp_dir().join(format!("ringway-drain-{}-{driver}.jsonl", std::process::id()));
         let _ = std::fs::remove_file(&log);
-        let top = format!("cores = \"0\"\nusage_log = {:?}", log.display().to_string());
+        let top = format!("cores = \"0\"\naccess_log = {{ path = {:?} }}", log.display().to_string());
         let more = format!("[client]\ndrain = \"50ms\"\n[ring]\ndriver = {driver:?}");
         let mut gateway = Gateway::start(&Config::new(&[origin.url()]).top(&top).and(&more));
 
@@ -129,7 +129,7 @@ fn what_outlasts_the_deadline_is_cut_and_told_so() {
         chat_peer.ended();
         message_peer.ended();
         silent.ended();
-        let text = std::fs::read_to_string(&log).expect("the usage log");
+        let text = std::fs::read_to_string(&log).expect("the access log");
         let states: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("a whole line")).collect();
         assert_eq!(states.len(), 4, "{driver}: every exchange has its record: {text}");

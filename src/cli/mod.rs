@@ -46,7 +46,7 @@ for `client.drain` (30s) at most, and streams that are cut then end with an
 error event. A second signal ends it at once.
 
 Exit codes: 0 ended by a signal; 1 ended by a second one, or an address, an event
-loop or the usage log cannot be had; 2 the configuration is wrong (as `ringway
+loop or the access log cannot be had; 2 the configuration is wrong (as `ringway
 check` says).";
 
 const CHECK_HELP: &str = "\

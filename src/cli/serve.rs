@@ -16,16 +16,16 @@ use crate::admission::Keys;
 use crate::admission::cors::Cors;
 use crate::base::WorkerId;
 use crate::base::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config, LogTarget};
+use crate::control::access_log::{self, AccessLog};
 use crate::control::admin::{self, Progress, WorkerInfo};
-use crate::control::usage_log::{self, UsageLog};
 use crate::control::{self, resolver};
 use crate::listener;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
 use crate::net::tls::{self, ClientConfig};
 use crate::routing::Table;
-use crate::telemetry::Records;
+use crate::telemetry;
 use crate::telemetry::metrics::board::Board;
 use crate::telemetry::metrics::cells::{Names, SERIES_PER_ROUTE};
 use crate::telemetry::metrics::scrape::Scraper;
@@ -43,7 +43,7 @@ pub struct Running {
     shared: Arc<Shared>,
     progress: Arc<Progress>,
     threads: Vec<JoinHandle<()>>,
-    usage_log: Option<UsageLog>,
+    access_log: Option<AccessLog>,
 }
 
 impl Running {
@@ -57,13 +57,20 @@ impl Running {
         }
     }
 
+    /// Has files that are written opened anew, for whoever moves them.
+    pub fn reopen(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
     /// Returns when all workers have ended and the last records are written.
     pub fn wait(self) {
         for thread in self.threads {
             // One that has panicked has ended as well.
             let _ = thread.join();
         }
-        if let Some(log) = self.usage_log {
+        if let Some(log) = self.access_log {
             log.finish();
         }
     }
@@ -81,7 +88,7 @@ pub fn serve(path: &Path) -> ExitCode {
     let cores = config.cores.clone();
     let drain = config.client.drain;
     // Before there are other threads: they inherit that the signals are not for them.
-    let signals = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect::<SigSet>();
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>();
     if let Err(error) = signals.thread_block() {
         eprintln!("ringway: signals cannot be waited for: {error}");
         return ExitCode::FAILURE;
@@ -89,10 +96,18 @@ pub fn serve(path: &Path) -> ExitCode {
     // Detached: it ends with the process, or ends the process, also one that is stuck in starting.
     let (tell, told) = sync_channel(1);
     let waiter = std::thread::Builder::new().name("ringway-signals".into()).spawn(move || {
-        let first = signals.wait();
-        let _ = tell.send(first);
-        let _ = signals.wait();
-        std::process::exit(1);
+        let mut ending = false;
+        loop {
+            match signals.wait() {
+                // If one is waiting to be heard already, it stands for both.
+                Ok(Signal::SIGHUP) => drop(tell.try_send(Ok(Signal::SIGHUP))),
+                _ if ending => std::process::exit(1),
+                first => {
+                    ending = true;
+                    let _ = tell.send(first);
+                }
+            }
+        }
     });
     if let Err(error) = waiter {
         eprintln!("ringway: signals cannot be waited for: {error}");
@@ -101,7 +116,12 @@ pub fn serve(path: &Path) -> ExitCode {
     match start_from(config, Some(path)) {
         Ok(running) => {
             announce(&running, &cores);
-            let signal = told.recv();
+            let signal = loop {
+                match told.recv() {
+                    Ok(Ok(Signal::SIGHUP)) => running.reopen(),
+                    other => break other,
+                }
+            };
             running.ring();
             // Its reader may be gone, which must not keep anything from ending.
             let name = signal.ok().and_then(Result::ok).map_or("ended", Signal::as_str);
@@ -148,7 +168,7 @@ fn start_from(config: Config, path: Option<&Path>) -> Result<Running, String> {
     }
     let admin = config.admin.as_ref().map(|admin| bind_admin(admin.address)).transpose()?;
     let admin_address = admin.as_ref().map(|(address, _)| *address);
-    let (shared, usage_log) = share(config, ports)?;
+    let (shared, access_log) = share(config, ports, &addresses)?;
     let progress = Arc::new(Progress::default());
     let (sender, receiver) = sync_channel(workers);
     let mut threads = Vec::new();
@@ -172,7 +192,7 @@ fn start_from(config: Config, path: Option<&Path>) -> Result<Running, String> {
         thread: worker.thread,
     });
     progress.is_ready(admin::Started { addresses: addresses.clone(), workers: workers.collect() });
-    Ok(Running { addresses, workers: started, admin: admin_address, shared, progress, threads, usage_log })
+    Ok(Running { addresses, workers: started, admin: admin_address, shared, progress, threads, access_log })
 }
 
 /// What the control thread is to do.
@@ -223,17 +243,22 @@ fn tasks(
     names.into_iter().chain(admin).collect()
 }
 
-fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Option<UsageLog>), String> {
+fn share(
+    config: Config,
+    ports: Vec<Port<ToWorker>>,
+    addresses: &[SocketAddr],
+) -> Result<(Arc<Shared>, Option<AccessLog>), String> {
     let config = Arc::new(config);
-    let (records, usage_log) = match &config.usage_log {
-        Some(path) => {
-            let records = Arc::new(Records::default());
-            let log = usage_log::start(path, config.clone(), records.clone())
-                .map_err(|error| format!("the usage log {} cannot be opened: {error}", path.display()))?;
-            (Some(records), Some(log))
-        }
-        None => (None, None),
-    };
+    let clock = Clock::new();
+    let mut records = None;
+    let mut access_log = None;
+    if let Some(settings) = &config.access_log {
+        let (queue, reader) = telemetry::records();
+        let names = access_log::Names::new(&config, addresses);
+        let log = access_log::start(settings, names, queue.clone(), reader, clock.clone());
+        access_log = Some(log.map_err(|error| format!("{} cannot be opened: {error}", shown(settings)))?);
+        records = Some(queue);
+    }
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let shared = Arc::new(Shared {
         keys: Keys::new(&config),
@@ -245,11 +270,19 @@ fn share(config: Config, ports: Vec<Port<ToWorker>>) -> Result<(Arc<Shared>, Opt
         boards: config.cores.iter().map(|_| Arc::new(board(&config))).collect(),
         lookups: Arc::default(),
         records,
-        clock: Clock::new(),
+        clock,
         seed: seed ^ (u64::from(std::process::id()) << 32),
         config,
     });
-    Ok((shared, usage_log))
+    Ok((shared, access_log))
+}
+
+/// The access log, in words.
+fn shown(settings: &config::AccessLog) -> String {
+    match &settings.target {
+        LogTarget::File(path) => format!("the access log {}", path.display()),
+        LogTarget::Stdout | LogTarget::Stderr => "the stream for the access log".to_owned(),
+    }
 }
 
 fn board(config: &Config) -> Board {

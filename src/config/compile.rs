@@ -7,6 +7,7 @@
 mod admin;
 mod clients;
 mod cors;
+mod logs;
 mod providers;
 mod resolver;
 
@@ -21,8 +22,8 @@ use super::read::{Item, Reading, Section, Text};
 use super::report::{Errors, quoted};
 use super::schema::*;
 use super::{
-    Admin, Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Key, Limits, Listener, Model, ModelTimers, Pool,
-    Provider, Ring, Target, secrets, url, values,
+    AccessLog, Admin, Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Key, Limits, Listener, Log, LogFormat,
+    LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Ring, Target, TraceStart, secrets, url, values,
 };
 use crate::base::{EndpointId, ModelId};
 
@@ -88,10 +89,9 @@ fn file(mut file: Section) -> Option<Config> {
     };
     let cors = cors::cors(&mut file);
     let resolver = resolver::resolver(file.section("resolver"));
-    let usage_log = match file.get("usage_log") {
-        Some(item) => secrets::path(&item).map(Some),
-        None => Some(None),
-    };
+    let access_log = logs::access_log(&mut file);
+    let log = logs::log(file.section("log"));
+    let trace_start = logs::trace(file.section("trace"));
     file.finish();
 
     let (mut models, mut default_model) = (models?, None);
@@ -116,7 +116,9 @@ fn file(mut file: Section) -> Option<Config> {
         admin: admin?,
         cors: cors?,
         resolver: resolver?,
-        usage_log: usage_log?,
+        access_log: access_log?,
+        log,
+        trace_start,
     })
 }
 

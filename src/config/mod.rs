@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod cors;
+mod logs;
 mod read;
 pub mod report;
 mod resolver;
@@ -20,6 +21,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::{EndpointId, ModelId, Secret};
+
+pub use logs::*;
 
 /// A whole, sound configuration.
 #[derive(Debug, Clone)]
@@ -52,8 +55,12 @@ pub struct Config {
     pub cors: Option<cors::Cors>,
     /// How names become addresses.
     pub resolver: Resolver,
-    /// Where the usage records go; `None` keeps none.
-    pub usage_log: Option<PathBuf>,
+    /// The access log; `None` keeps none.
+    pub access_log: Option<AccessLog>,
+    /// The program's own log.
+    pub log: Log,
+    /// What becomes of a request without a valid `traceparent`.
+    pub trace_start: TraceStart,
 }
 
 impl Config {
@@ -311,7 +318,9 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             ttl_min: Duration::from_secs(5),
             ttl_max: Duration::from_secs(300),
         },
-        usage_log: None,
+        access_log: None,
+        log: Log { format: LogFormat::Auto, level: LogLevel::Info },
+        trace_start: TraceStart::Unsampled,
     };
     for (provider, endpoints) in providers.iter().enumerate() {
         let first = config.endpoints.len() as u16;

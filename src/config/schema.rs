@@ -7,6 +7,7 @@
 mod admin;
 mod clients;
 mod cors;
+mod logs;
 mod providers;
 mod resolver;
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 pub use admin::*;
 pub use clients::*;
 pub use cors::*;
+pub use logs::*;
 pub use providers::*;
 pub use resolver::*;
 
@@ -117,9 +119,12 @@ pub struct FileSchema {
     pub cors: Option<CorsSchema>,
     /// How names become addresses.
     pub resolver: Option<ResolverSchema>,
-    /// File that usage records are appended to, one JSON object a line. Without it none are kept.
-    #[schemars(length(min = 1))]
-    pub usage_log: Option<String>,
+    /// A line of JSON for every exchange.
+    pub access_log: Option<AccessLogSchema>,
+    /// What the program says of itself.
+    pub log: Option<LogSchema>,
+    /// W3C trace context: when a trace begins here.
+    pub trace: Option<TraceSchema>,
 }
 
 /// How each worker's event loop is built.

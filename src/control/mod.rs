@@ -3,10 +3,10 @@
 //! Lives on: one thread with a current-thread tokio runtime, on which each concern is a task ([`start`]), and one plain
 //! thread for each file that is written. Workers are known here only as mailboxes, boards and a queue.
 
+pub mod access_log;
 pub mod admin;
 mod process;
 pub mod resolver;
-pub mod usage_log;
 
 use std::io;
 use std::pin::Pin;

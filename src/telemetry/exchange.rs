@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::trace::Trace;
 use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::Origin;
 use crate::base::{Dialect, EndpointId, KeyId, ListenerId, ModelId};
@@ -282,6 +283,8 @@ pub struct Exchange {
     pub at: UnixTime,
     /// Its strings; empty unless records are kept.
     pub words: Words,
+    /// The trace it belongs to, if any.
+    pub trace: Option<Trace>,
     /// Where the client connected to.
     pub listener: ListenerId,
     /// Where the client connected from.
@@ -343,6 +346,7 @@ impl Exchange {
         Exchange {
             at,
             words: Words::default(),
+            trace: None,
             listener,
             client,
             dialect,

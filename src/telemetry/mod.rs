@@ -4,42 +4,25 @@
 
 mod exchange;
 pub mod metrics;
+mod queue;
+pub mod trace;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crossbeam::queue::ArrayQueue;
 
 pub use exchange::*;
 use metrics::board::Board;
 use metrics::cells::Meter;
+pub use queue::*;
 
 /// Records that wait to be written; when the writer lags more than this, records are dropped and counted.
 const QUEUE_RECORDS: usize = 16 * 1024;
 
 /// Where records wait for the writer.
-#[derive(Debug)]
-pub struct Records {
-    queue: ArrayQueue<Exchange>,
-    dropped: AtomicU64,
-}
+pub type Records = Queue<Exchange>;
 
-impl Default for Records {
-    fn default() -> Records {
-        Records { queue: ArrayQueue::new(QUEUE_RECORDS), dropped: AtomicU64::new(0) }
-    }
-}
-
-impl Records {
-    /// The oldest record that was not yet taken.
-    pub fn take(&self) -> Option<Exchange> {
-        self.queue.pop()
-    }
-
-    /// How many records were dropped because nobody took them in time.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
+/// Where records wait, and where they are taken.
+pub fn records() -> (Arc<Records>, Reader<Exchange>) {
+    queue(QUEUE_RECORDS)
 }
 
 /// One worker's recorder.
@@ -58,10 +41,8 @@ impl Recorder {
     /// Takes the record of a finished exchange. Never waits: a full queue drops it and counts that.
     pub fn record(&self, exchange: Exchange) {
         self.meter.finish(&exchange);
-        if let Some(records) = &self.records
-            && records.queue.push(exchange).is_err()
-        {
-            records.dropped.fetch_add(1, Ordering::Relaxed);
+        if let Some(records) = &self.records {
+            records.push(exchange);
         }
     }
 
@@ -94,14 +75,14 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_and_counts_and_never_waits() {
-        let records = Arc::new(Records::default());
-        let recorder = Recorder::new(Some(records.clone()), Arc::new(Board::new(1, 1, 0)));
+        let (records, reader) = records();
+        let recorder = Recorder::new(Some(records), Arc::new(Board::new(1, 1, 0)));
         for _ in 0..QUEUE_RECORDS {
             recorder.record(exchange());
         }
-        assert_eq!(records.dropped(), 0);
+        assert_eq!(reader.dropped(), 0);
         recorder.record(exchange());
-        assert_eq!(records.dropped(), 1);
-        assert_eq!(std::iter::from_fn(|| records.take()).count(), QUEUE_RECORDS);
+        assert_eq!(reader.dropped(), 1);
+        assert_eq!(std::iter::from_fn(|| reader.take()).count(), QUEUE_RECORDS);
     }
 }

@@ -19,6 +19,7 @@ pub fn is_request_field_passed(field: &Field<'_>) -> bool {
         | Known::Cookie
         | Known::Forwarded
         | Known::Origin
+        | Known::Traceparent
         | Known::Via
         | Known::XForwardedFor
         | Known::XForwardedHost

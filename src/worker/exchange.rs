@@ -174,7 +174,7 @@ impl<'a> Scene<'a> {
         let accepted = worker.clock.now();
         let mut record = begin_record(worker, accepted, intake.dialect, entry);
         record.key = intake.caller.as_ref().ok().copied().flatten();
-        record.api = intake.api.as_str();
+        (record.api, record.trace) = (intake.api.as_str(), intake.trace);
         let body_received = match intake.framing {
             Framing::None => true,
             Framing::Length(_) => client.stream.input.bytes().len() - intake.head_len >= body_len(intake.framing),

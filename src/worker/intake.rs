@@ -3,10 +3,12 @@
 use crate::admission::bearer;
 use crate::base::reject::Reject;
 use crate::base::{Dialect, KeyId};
+use crate::config::TraceStart;
+use crate::telemetry::trace::{Trace, hex, is_state_passed};
 use crate::upstream::fields::{is_of_encoded_bytes, is_request_field_passed};
 use crate::wire::chat::{Api, takes_json};
 use crate::wire::coding::{Accepts, Codings, Unknown};
-use crate::wire::http1::{Form, Framing, Known, RequestHead, Version};
+use crate::wire::http1::{Fields, Form, Framing, Known, RequestHead, Version};
 use crate::wire::multipart;
 
 use super::cors;
@@ -56,6 +58,8 @@ pub struct Intake {
     pub lines: Vec<u8>,
     /// True for a browser's question before a page's request, which is answered with these lines alone.
     pub preflight: bool,
+    /// The trace it belongs to, if any; the provider is told in `fields`.
+    pub trace: Option<Trace>,
     /// Something that makes the request unservable, found while reading.
     pub refusal: Option<Reject>,
 }
@@ -88,12 +92,17 @@ impl Intake {
         };
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
         let decodes = encoding != Ok(None) && media != Media::Other && has_body;
-        let mut passed = Vec::with_capacity(384);
+        let (trace, keeps_state) = read_trace(worker, fields);
+        let mut passed = Vec::with_capacity(448);
         fields.copy_to(&mut passed, |field| {
             is_request_field_passed(field)
+                && (field.known != Known::Tracestate || keeps_state)
                 && !fields.connection_names(field.name.as_bytes())
                 && !(decodes && is_of_encoded_bytes(field.name.as_bytes()))
         });
+        if let Some(trace) = &trace {
+            trace.write_line(&mut passed);
+        }
         let (lines, preflight) = cors::lines(worker, head);
         Intake {
             head_len: head.len,
@@ -115,6 +124,7 @@ impl Intake {
             fields: passed,
             lines,
             preflight,
+            trace,
             refusal: refusal(head),
         }
     }
@@ -162,13 +172,25 @@ fn request_id(worker: &Worker, given: Option<&[u8]>) -> String {
 
 /// 128 random bits in hexadecimal.
 pub fn new_request_id(worker: &Worker) -> String {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut id = String::with_capacity(32);
-    for byte in [worker.random(), worker.random()].into_iter().flat_map(u64::to_be_bytes) {
-        id.push(char::from(HEX[usize::from(byte >> 4)]));
-        id.push(char::from(HEX[usize::from(byte & 15)]));
+    let digits = [hex(worker.random()), hex(worker.random())];
+    String::from_utf8_lossy(digits.as_flattened()).into_owned()
+}
+
+/// The trace that a request belongs to, and whether its `tracestate` is passed on as it came.
+fn read_trace(worker: &Worker, fields: &Fields<'_, '_>) -> (Option<Trace>, bool) {
+    let random = || worker.random();
+    // Of two, nobody can say which one counts, so none does.
+    let given = fields.get(Known::Traceparent).filter(|_| !fields.is_repeated(Known::Traceparent));
+    if let Some(trace) = given.and_then(|given| Trace::take_over(given, random)) {
+        let states = fields.iter().filter(|field| field.known == Known::Tracestate).map(|field| field.value);
+        return (Some(trace), is_state_passed(states));
     }
-    id
+    let started = match worker.config().trace_start {
+        TraceStart::Unsampled => Some(Trace::start(false, random)),
+        TraceStart::Sampled => Some(Trace::start(true, random)),
+        TraceStart::Never => None,
+    };
+    (started, false)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("brotli_decompressor", &["wire/coding"]),
     ("clap", &["cli", "main.rs"]),
     ("crossbeam", &["mesh", "telemetry", "control"]),
-    ("flate2", &["mock", "wire/coding"]),
+    ("flate2", &["mock", "wire/coding", "control"]),
     ("h2", &["listener", "upstream"]),
     ("hdrhistogram", &["telemetry/metrics.rs", "cli/demo.rs"]),
     ("hickory_resolver", &["control"]),

@@ -1,4 +1,4 @@
-//! The usage records that a gateway under test writes.
+//! The access log that a gateway under test writes.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// A file of usage records, removed when it is dropped.
+/// A file of records, removed when it is dropped.
 pub struct Records {
     file: PathBuf,
 }
@@ -26,7 +26,7 @@ impl Records {
 
     /// The line at the top of a config that has them written.
     pub fn line(&self) -> String {
-        format!("usage_log = {:?}", self.file.display().to_string())
+        format!("access_log = {{ path = {:?} }}", self.file.display().to_string())
     }
 
     /// All records, once they are `enough`. A worker's records are written in order.

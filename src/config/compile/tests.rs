@@ -109,13 +109,16 @@ fn the_ten_lines_of_the_readme_compile() {
     assert_eq!(endpoint.key.as_ref().map(|key| key.expose()), Some("sk-marker-deepseek"));
     let (model, target) = (&config.models[0], &config.models[0].route[0]);
     assert_eq!((model.name.as_str(), target.provider, target.model.as_deref()), ("chat", 0, Some("deepseek-chat")));
-    assert!(config.default_model.is_none() && config.usage_log.is_none());
+    assert!(config.default_model.is_none() && config.access_log.is_none());
 }
 
 #[test]
 fn the_reference_compiles_to_what_its_comments_say() {
     let config = sound(REFERENCE);
-    assert_eq!(config.usage_log.as_deref(), Some(Path::new("/etc/ringway/usage.jsonl")));
+    let log = config.access_log.as_ref().expect("an access log");
+    assert_eq!(log.target, LogTarget::File("/etc/ringway/access.jsonl".into()));
+    let rotation = (log.rotate_bytes, log.rotate_every, log.keep, log.compress);
+    assert_eq!(rotation, (Some(256 << 20), Some(Duration::from_secs(24 * 3600)), 10, true));
     assert_eq!(config.listeners.iter().map(|listener| listener.open).collect::<Vec<_>>(), [false, false]);
     assert_eq!(config.keys[1].models.as_deref(), Some(&["chat".to_owned(), "claude".to_owned()][..]));
     // The digest of "test", from the standard tool.
@@ -145,6 +148,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(shown.limits, silent.limits);
     assert_eq!(shown.client, silent.client);
     assert_eq!(shown.pool, silent.pool);
+    assert_eq!((shown.log, shown.trace_start), (silent.log, silent.trace_start));
     assert_eq!(shown.models[1].timers, silent.models[0].timers);
 }
 
@@ -186,7 +190,7 @@ headers_max = 0
   1:9    cores  "0-9" names CPUs that this process may not run on: 4-7,9
                           "auto", or some of 0-3,8
   2:1    usage  is not a known field
-                          allowed: admin, client, cores, cors, keys, limits, listeners, models, pool, providers, resolver, ring, timers, usage_log
+                          allowed: access_log, admin, client, cores, cors, keys, limits, listeners, log, models, pool, providers, resolver, ring, timers, trace
   4:10   ring.driver  "defered" is not known here
                           allowed: auto, cooperative, deferred, epoll, plain. Did you mean "deferred"?
   5:11   ring.entries  1000 is not a power of two
@@ -251,10 +255,14 @@ fn each_fault_of_a_plain_value_is_named() {
         (around("cores = \"${PORT}\"", ""), "cores", "\"${PORT}\" names a CPU above 1023"),
         (around("keys = 1", ""), "keys", "is a whole number | expected [[keys]]"),
         (around("ring = true", ""), "ring", "is true or false | expected a table"),
-        (around("usage_log = \"\"", ""), "usage_log", "is not a path"),
+        (around("", "[access_log]\npath = \"\""), "access_log.path", "is not a path"),
+        (around("", "[access_log]\nkeep = 1"), "access_log.path", "is missing"),
+        (around("access_log = \"a\"", ""), "access_log", "is a string | expected a table"),
+        (around("", "[trace]\nstart = \"always\""), "trace.start", "\"always\" is not known here"),
+        (around("", "[log]\nlevel = \"trace\""), "log.level", "\"trace\" is not known here"),
         (
-            around("usage_log = \"${NO_SUCH}\"", ""),
-            "usage_log",
+            around("", "[access_log]\npath = \"${NO_SUCH}\""),
+            "access_log.path",
             "needs the environment variable NO_SUCH, which is not set",
         ),
         (around("", "[limits]\nheaders_max = 1.5"), "limits.headers_max", "is a number with a fraction"),

@@ -38,6 +38,10 @@ const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("resolver", "timeout", ["10ms", "1m", "9ms", "60001ms"]),
     ("resolver", "ttl_min", ["100ms", "1h", "99ms", "3600001ms"]),
     ("resolver", "ttl_max", ["100ms", "24h", "99ms", "86400001ms"]),
+    ("access_log", "rotate_bytes", ["0B", "1024GiB", "-1", "1099511627777"]),
+    // Nothing is below it.
+    ("access_log", "rotate_every", ["0ms", "744h", "2678400001ms", "2678400001ms"]),
+    ("access_log", "keep", ["1", "10000", "0", "10001"]),
 ];
 
 #[test]
@@ -52,6 +56,7 @@ fn every_bound_holds_at_it_and_one_past_it() {
                 (_, "ttl_max") => "ttl_min = \"100ms\"\n",
                 ("admin", _) => "address = \"127.0.0.1:0\"\n",
                 ("cors", _) => "origins = [\"*\"]\n",
+                ("access_log", _) => "path = \"a\"\n",
                 _ => "",
             };
             let text = around("", &format!("[{section}]\n{whole}{field} = {value}\n"));
@@ -74,10 +79,10 @@ fn every_bounded_field_is_in_the_table_and_documented_with_its_bounds() {
     let schema = schema();
     let mut listed: Vec<String> = BOUNDS.iter().map(|(section, field, _)| format!("{section}.{field}")).collect();
     let mut described = Vec::new();
-    for section in ["ring", "timers", "limits", "client", "cors", "pool", "admin", "resolver"] {
+    for section in ["ring", "timers", "limits", "client", "cors", "pool", "admin", "resolver", "access_log"] {
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
-            let is_bounded =
-                !matches!(field.as_str(), "driver" | "half_close" | "address" | "access" | "method" | "servers");
+            let unbounded = ["driver", "half_close", "address", "access", "method", "servers", "path", "compress"];
+            let is_bounded = !unbounded.contains(&field.as_str());
             if is_bounded && (section != "cors" || field == "max_age") {
                 described.push(format!("{section}.{field}"));
             }
@@ -110,7 +115,10 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         pool = { x_x = 1 }
         admin = { x_x = 1 }
         cors = { x_x = 1 }
-        resolver = { x_x = 1 }"#;
+        resolver = { x_x = 1 }
+        access_log = { x_x = 1 }
+        log = { x_x = 1 }
+        trace = { x_x = 1 }"#;
     let errors = load(whole).expect_err("unknown fields");
     let hints: BTreeMap<&str, &str> = errors
         .iter()
@@ -133,6 +141,9 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         ("admin.", "/definitions/Admin"),
         ("cors.", "/definitions/Cors"),
         ("resolver.", "/definitions/Resolver"),
+        ("access_log.", "/definitions/AccessLog"),
+        ("log.", "/definitions/Log"),
+        ("trace.", "/definitions/Trace"),
     ] {
         let fields: Vec<String> = properties(&schema, pointer).into_iter().map(|(field, _)| field).collect();
         assert_eq!(hints.get(path).copied(), Some(fields.join(", ").as_str()), "{path}");
@@ -147,7 +158,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
 
     // The defaults that editors are shown, written out, change nothing.
     let mut written = String::from(OPEN);
-    for section in ["ring", "timers", "limits", "client", "pool", "admin", "resolver"] {
+    for section in ["ring", "timers", "limits", "client", "pool", "admin", "resolver", "log", "trace"] {
         written += &format!("[{section}]\n");
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
             if field == "address" {
@@ -168,6 +179,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
     assert_eq!((written.ring, written.limits), (silent.ring, silent.limits));
     assert_eq!((written.client, written.pool), (silent.client, silent.pool));
     assert_eq!(written.resolver, silent.resolver);
+    assert_eq!((written.log, written.trace_start), (silent.log, silent.trace_start));
     assert_eq!(written.models[0].timers, silent.models[0].timers);
 }
 
@@ -253,5 +265,5 @@ fn properties(schema: &Value, pointer: &str) -> Vec<(String, Value)> {
 }
 
 fn title(section: &str) -> String {
-    section[..1].to_uppercase() + &section[1..]
+    section.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }
