@@ -131,8 +131,6 @@ impl Cell {
     }
 
     fn finish(&self, exchange: &Exchange) {
-        let class = usize::from(exchange.status / 100).saturating_sub(1).min(CLASSES.len() - 1);
-        self.outcomes[exchange.state as usize][class].add(1);
         let tokens = &exchange.tokens;
         let told =
             [tokens.input, tokens.output, tokens.cached_input, tokens.cache_creation_input, tokens.reasoning_output];
@@ -154,6 +152,9 @@ impl Cell {
         {
             self.ttft.record(TTFT_BOUNDS, ttft);
         }
+        // Last, so that whoever sees that it has ended sees what it has come to.
+        let class = usize::from(exchange.status / 100).saturating_sub(1).min(CLASSES.len() - 1);
+        self.outcomes[exchange.state as usize][class].add_last(1);
     }
 
     /// Memory that it takes, in bytes.
@@ -219,20 +220,21 @@ impl Meter {
     pub fn finish(&self, exchange: &Exchange) {
         let route = Route::new(exchange.model, exchange.endpoint, exchange.dialect, exchange.streamed);
         let Some(cell) = self.cell(route) else { return };
-        cell.finish(exchange);
         let phase = exchange.phase as usize;
         if exchange.state == State::ClientGone {
             self.board.cancelled[phase].add(1);
         }
-        let Some(fault) = &exchange.fault else { return };
-        self.board.errors[fault.origin as usize][phase].add(1);
-        // An answer that says so is an error, but no failure to answer.
-        if fault.origin == Origin::Upstream
-            && exchange.ended_by != EndedBy::Completion
-            && let Some(endpoint) = exchange.endpoint
-        {
-            self.board.endpoints[usize::from(endpoint.0)].failed(exchange.phase, exchange.timings.end);
+        if let Some(fault) = &exchange.fault {
+            self.board.errors[fault.origin as usize][phase].add(1);
+            // An answer that says so is an error, but no failure to answer.
+            if fault.origin == Origin::Upstream
+                && exchange.ended_by != EndedBy::Completion
+                && let Some(endpoint) = exchange.endpoint
+            {
+                self.board.endpoints[usize::from(endpoint.0)].failed(exchange.phase, exchange.timings.end);
+            }
         }
+        cell.finish(exchange);
     }
 }
 

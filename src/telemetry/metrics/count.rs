@@ -17,12 +17,17 @@ impl Count {
 
     /// Counts `n` more.
     pub fn add(&self, n: u64) {
-        self.set(self.get().wrapping_add(n));
+        self.set(self.own().wrapping_add(n));
+    }
+
+    /// Counts `n` more; who sees that sees all that this thread has counted before.
+    pub fn add_last(&self, n: u64) {
+        self.0.store(self.own().wrapping_add(n), Ordering::Release);
     }
 
     /// Takes `n` back from a gauge.
     pub fn sub(&self, n: u64) {
-        self.set(self.get().wrapping_sub(n));
+        self.set(self.own().wrapping_sub(n));
     }
 
     /// Puts `value` in its place.
@@ -32,6 +37,11 @@ impl Count {
 
     /// What it is.
     pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// What its one writer has made of it.
+    fn own(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
