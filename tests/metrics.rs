@@ -332,7 +332,8 @@ fn every_end_is_counted_once_and_leaves_nothing_behind() {
         let count = at as f64 + 1.0;
         let after = scrape_when(&gateway, case.name, |samples| sum(samples, "ringway_requests_total", &[]) == count);
         let grew = |name: &str, labels: &[(&str, &str)]| sum(&after, name, labels) - sum(&before, name, labels);
-        assert_eq!(grew("ringway_requests_total", &[("state", case.state)]), 1.0, "{}", case.name);
+        let ends: Vec<_> = after.iter().filter(|end| end.name == "ringway_requests_total").collect();
+        assert_eq!(grew("ringway_requests_total", &[("state", case.state)]), 1.0, "{}: {ends:?}", case.name);
         assert_eq!(grew("ringway_request_duration_seconds_count", &[]), 1.0, "{}", case.name);
         for (name, is_counted) in [
             ("ringway_cancelled_total", case.cancelled.is_some()),
@@ -373,9 +374,9 @@ fn play(gateway: &Gateway, origin: &Origin, case: &Case) {
         provider(peer)
     });
     match case.leaves {
-        // What the provider sent has come before the client's end does.
         true if case.cancelled == Some("relay") => drop(client.head()),
-        true => {}
+        // What the provider sent is to be there before the client's end is.
+        true => until_read(origin),
         false => {
             let head = client.head();
             client.body("POST", head);
@@ -386,6 +387,26 @@ fn play(gateway: &Gateway, origin: &Origin, case: &Case) {
         && let Some(mut peer) = peer
     {
         peer.ended();
+    }
+}
+
+/// Waits until the gateway has read all that the provider has sent it; only the kernel knows.
+fn until_read(origin: &Origin) {
+    let port = format!(":{:04X}", origin.address.port());
+    let start = Instant::now();
+    loop {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
+        // Number, local and remote address, state (01 is established), bytes not yet acknowledged and not yet read.
+        let mut sockets = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let is_unread = sockets.any(|socket| {
+            let is_ours = socket[1].ends_with(&port) || socket[2].ends_with(&port);
+            is_ours && socket[3] == "01" && socket[4] != "00000000:00000000"
+        });
+        if !is_unread {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "the gateway does not read:\n{table}");
+        std::thread::yield_now();
     }
 }
 
