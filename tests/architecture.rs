@@ -95,6 +95,7 @@ fn each_sentence_can_be_broken() {
         ("control/sink.rs", "fn f() { let c = mpsc::channel::<u8>(); }", "say the bound"),
         ("control/sink.rs", "use crossbeam::channel::unbounded;", "say the bound"),
         ("mesh/inbox.rs", "use crossbeam::queue::SegQueue;", "say the bound"),
+        ("worker/relay.rs", "fn f() { eprintln!(\"x\"); }", "standard error is written by one thread"),
         ("wire/http1.rs", "fn f() { x.unwrap(); }", "banned in wire"),
         ("wire/sse/lines.rs", "fn f() { x.expect(\"y\"); }", "banned in wire"),
         ("net/tls.rs", "fn f() { unsafe { x() } }", "unsafe lives in"),

@@ -102,7 +102,7 @@ fn each_piece_of_an_encoded_stream_passes_as_it_comes_and_is_read_aside() {
         assert_eq!(stage.told(coding), told("complete", true, false));
         let record = stage.records.of(coding);
         assert_eq!((record["streamed"] == true, record["content_events"].as_u64()), (true, Some(3)), "{record}");
-        assert!(record["first_content_us"].is_u64(), "{record}");
+        assert!(record["ttft_us"].is_u64(), "{record}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! `ringway serve`: puts configuration, workers and control plane together.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,16 +19,16 @@ use crate::base::clock::Clock;
 use crate::config::{self, Config, LogTarget};
 use crate::control::access_log::{self, AccessLog};
 use crate::control::admin::{self, Progress, WorkerInfo};
-use crate::control::{self, resolver};
+use crate::control::{self, program_log, resolver};
 use crate::listener;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
 use crate::net::tls::{self, ClientConfig};
 use crate::routing::Table;
-use crate::telemetry;
 use crate::telemetry::metrics::board::Board;
 use crate::telemetry::metrics::cells::{Names, SERIES_PER_ROUTE};
 use crate::telemetry::metrics::scrape::Scraper;
+use crate::telemetry::{self, log};
 use crate::worker::state::Shared;
 use crate::worker::{self, Own, Started, ToWorker};
 
@@ -85,14 +85,29 @@ pub fn serve(path: &Path) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let cores = config.cores.clone();
-    let drain = config.client.drain;
     // Before there are other threads: they inherit that the signals are not for them.
     let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>();
     if let Err(error) = signals.thread_block() {
         eprintln!("ringway: signals cannot be waited for: {error}");
         return ExitCode::FAILURE;
     }
+    // Ended last: what is said on the way out is written too.
+    let log = match program_log::start(config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("ringway: the log's thread cannot be made: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = run(config, path, signals);
+    drop(log);
+    code
+}
+
+/// Serves until one of `signals` ends it, which are blocked.
+fn run(config: Config, path: &Path, signals: SigSet) -> ExitCode {
+    let cores = config.cores.clone();
+    let drain = config.client.drain;
     // Detached: it ends with the process, or ends the process, also one that is stuck in starting.
     let (tell, told) = sync_channel(1);
     let waiter = std::thread::Builder::new().name("ringway-signals".into()).spawn(move || {
@@ -110,7 +125,7 @@ pub fn serve(path: &Path) -> ExitCode {
         }
     });
     if let Err(error) = waiter {
-        eprintln!("ringway: signals cannot be waited for: {error}");
+        log::error("serve", format!("signals cannot be waited for: {error}")).say();
         return ExitCode::FAILURE;
     }
     match start_from(config, Some(path)) {
@@ -123,17 +138,14 @@ pub fn serve(path: &Path) -> ExitCode {
                 }
             };
             running.ring();
-            // Its reader may be gone, which must not keep anything from ending.
             let name = signal.ok().and_then(Result::ok).map_or("ended", Signal::as_str);
-            let _ = writeln!(
-                io::stderr(),
-                "ringway: {name}: ending; what is under way has {drain:?}, another signal ends at once"
-            );
+            let text = format!("{name}: ending; what is under way has {drain:?}, another signal ends at once");
+            log::info("serve", text).say();
             running.wait();
             ExitCode::SUCCESS
         }
         Err(why) => {
-            eprintln!("ringway: {why}");
+            log::error("serve", why).say();
             ExitCode::FAILURE
         }
     }
@@ -339,23 +351,24 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Says on stderr where the gateway listens and on what its workers stand.
+/// Says where the gateway listens and on what its workers stand.
 pub fn announce(running: &Running, cores: &[usize]) {
     for address in &running.addresses {
-        eprintln!("ringway: listening on http://{address}");
+        log::info("serve", format!("listening on http://{address}")).say();
     }
     if let Some(address) = running.admin {
-        eprintln!("ringway: admin: http://{address}/status, /metrics, /healthz, /readyz");
+        log::info("serve", format!("admin: http://{address}/status, /metrics, /healthz, /readyz")).say();
     }
     let Some(first) = running.workers.first() else { return };
     for refused in &first.refused {
-        eprintln!("ringway: not available here: {refused}");
+        log::info("serve", format!("not available here: {refused}")).say();
     }
     if let Some(worker) = running.workers.iter().find(|worker| !worker.pinned) {
-        eprintln!("ringway: worker {} could not be pinned to its core", worker.id.0);
+        log::warn("serve", format!("worker {} could not be pinned to its core", worker.id.0)).say();
     }
     let count = running.workers.len();
     let plural = if count == 1 { "" } else { "s" };
     let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-    eprintln!("ringway: ready: {count} worker{plural} on core{plural} {}, {}", cores.join(","), first.rung);
+    let text = format!("ready: {count} worker{plural} on core{plural} {}, {}", cores.join(","), first.rung);
+    log::info("serve", text).say();
 }

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use crate::base::clock::{Clock, Instant, UnixTime};
 use crate::config::{AccessLog as Settings, LogTarget};
-use crate::telemetry::{Exchange, Reader, Records};
+use crate::telemetry::{Exchange, Reader, Records, log};
 use file::{LogFile, Trouble};
 use line::Lines;
-pub use line::{FIELDS, Names};
+pub use line::{FIELDS, Names, show_time, write_string};
 
 /// How long a record may wait in memory while there is traffic: what comes meanwhile is written together.
 const GATHER: Duration = Duration::from_millis(20);
@@ -29,8 +29,6 @@ const GATHER: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_secs(3600);
 /// After a failed write, when it is tried again.
 const RETRY: Duration = Duration::from_millis(250);
-/// How often it is said that records are dropped.
-const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How often it is said that a file cannot be set aside.
 const SAY_ROTATION_EVERY: Duration = Duration::from_secs(600);
 /// How long the last lines may take. A reader that does not read keeps no process from ending.
@@ -64,12 +62,10 @@ impl AccessLog {
     pub fn finish(self) {
         self.orders.stop.store(true, Ordering::Release);
         self.records.wake();
-        // It has said on stderr what it could not write.
+        // It has said what it could not write.
         if self.ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
-            let lost = self.records.dropped() + self.records.len() as u64;
-            eprintln!(
-                "ringway: the access log does not take its last lines: {lost} records of the access log are lost"
-            );
+            let lost = self.records.len() as u64 + self.records.dropped();
+            log::error("access_log", "the access log does not take its last lines").with("lost", lost).say();
         }
         if let Some(packer) = self.packer {
             packer.finish();
@@ -106,7 +102,7 @@ pub fn start(
         due,
         told: 0,
         failing: false,
-        said: Said::default(),
+        said_at: None,
     };
     std::thread::Builder::new().name("ringway-access".into()).spawn(move || {
         writer.run();
@@ -134,7 +130,10 @@ impl Packer {
                 match aside::compress_all(&path, &stop, &clock) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(error) => eprintln!("ringway: a file of the access log cannot be compressed: {error}"),
+                    Err(error) => {
+                        let text = format!("a file of the access log cannot be compressed: {error}");
+                        log::warn("access_log", text).say();
+                    }
                 }
                 if is_due.recv().is_err() {
                     break;
@@ -165,15 +164,8 @@ struct Writer {
     told: u64,
     /// True after a write that failed, until one succeeds.
     failing: bool,
-    said: Said,
-}
-
-/// What was said, and when.
-#[derive(Default)]
-struct Said {
-    dropped: u64,
-    dropped_at: Option<Instant>,
-    rotation_at: Option<Instant>,
+    /// When it was said that a file cannot be set aside.
+    said_at: Option<Instant>,
 }
 
 impl Writer {
@@ -183,7 +175,6 @@ impl Writer {
             let now = self.clock.unix();
             self.obey(now);
             let took = self.drain(now);
-            self.say_dropped(stop);
             if stop {
                 return self.end();
             }
@@ -210,7 +201,8 @@ impl Writer {
         if self.orders.reopen.swap(false, Ordering::AcqRel)
             && let Err(error) = self.file.reopen(now)
         {
-            eprintln!("ringway: the access log cannot be opened anew: {error}; lines go on to the file that is open");
+            let text = format!("the access log cannot be opened anew: {error}; lines go on to the file that is open");
+            log::error("access_log", text).say();
         }
         if let Err(trouble) = self.file.rotate_if_due(now) {
             self.note(Err(trouble));
@@ -253,32 +245,24 @@ impl Writer {
         match outcome {
             Err(Trouble::Write(error)) => {
                 if !self.failing {
-                    eprintln!("ringway: the access log cannot be written: {error}; it is tried again and again");
+                    let text = format!("the access log cannot be written: {error}; it is tried again and again");
+                    log::error("access_log", text).say();
                 }
                 self.failing = true;
             }
             Err(Trouble::Rotate(error)) => {
                 let now = self.clock.now();
-                if self.said.rotation_at.is_none_or(|at| now - at >= SAY_ROTATION_EVERY) {
-                    eprintln!("ringway: a file of the access log cannot be set aside, or an old one removed: {error}");
-                    self.said.rotation_at = Some(now);
+                if self.said_at.is_none_or(|at| now - at >= SAY_ROTATION_EVERY) {
+                    let text = format!("a file of the access log cannot be set aside, or an old one removed: {error}");
+                    log::error("access_log", text).say();
+                    self.said_at = Some(now);
                 }
             }
             Ok(()) if self.failing => {
-                eprintln!("ringway: the access log can be written again");
+                log::info("access_log", "the access log can be written again").say();
                 self.failing = false;
             }
             Ok(()) => {}
-        }
-    }
-
-    fn say_dropped(&mut self, last: bool) {
-        let (dropped, now) = (self.reader.dropped(), self.clock.now());
-        let is_due = self.said.dropped_at.is_none_or(|at| now - at >= SAY_EVERY);
-        if dropped > self.said.dropped && (is_due || last) {
-            let count = dropped - self.said.dropped;
-            eprintln!("ringway: {count} records of the access log were dropped, for it cannot be written fast enough");
-            (self.said.dropped, self.said.dropped_at) = (dropped, Some(now));
         }
     }
 
@@ -286,11 +270,14 @@ impl Writer {
         while !self.failing && !self.reader.is_empty() {
             self.drain(self.clock.unix());
         }
-        let lost = self.file.unwritten() + self.reader.len();
+        let lost = (self.file.unwritten() + self.reader.len()) as u64 + self.reader.dropped();
         if lost > 0 {
-            eprintln!("ringway: {lost} records of the access log could not be written and are lost");
-        } else if let Err(error) = self.file.sync() {
-            eprintln!("ringway: the access log may not be on the disk: {error}");
+            log::error("access_log", "records of the access log are lost").with("lost", lost).say();
+        }
+        if !self.failing
+            && let Err(error) = self.file.sync()
+        {
+            log::error("access_log", format!("the access log may not be on the disk: {error}")).say();
         }
     }
 }

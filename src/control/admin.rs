@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::mesh::mailbox::Mailbox;
 use crate::net::dns::{Found, Lookups, Names};
 use crate::telemetry::Records;
+use crate::telemetry::log;
 use crate::telemetry::metrics::scrape::{Facts, NamesFacts, Scraper, WorkerFacts};
 use crate::telemetry::metrics::text::Format;
 
@@ -162,7 +163,7 @@ pub fn bind(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
 pub fn task(listener: TcpListener, sources: Sources) -> Task {
     Box::pin(async move {
         if let Err(error) = serve(listener, sources).await {
-            eprintln!("ringway: the admin listener has ended: {error}");
+            log::error("admin", format!("the admin listener has ended: {error}")).say();
         }
     })
 }

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod admin;
 mod process;
+pub mod program_log;
 pub mod resolver;
 
 use std::io;

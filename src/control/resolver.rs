@@ -20,6 +20,7 @@ use crate::base::clock::{Clock, Instant};
 use crate::config::{Method, Resolver};
 use crate::net::dns::{Lookups, Missing, Names};
 use crate::routing::balance::Rng;
+use crate::telemetry::log;
 use ask::{FAMILIES, NameServers, ask_library};
 use roster::{Answer, Roster};
 
@@ -161,7 +162,7 @@ impl Control {
         self.lookups.failing.store(self.roster.failing() as u64, Relaxed);
         self.lookups.oldest.store(self.roster.oldest().map_or(u64::MAX, |at| at.0), Relaxed);
         if let Some(line) = verdict.line {
-            eprintln!("ringway: {line}");
+            log::warn("resolver", line).say();
         }
     }
 }

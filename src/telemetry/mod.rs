@@ -3,6 +3,7 @@
 //! Lives on: every worker has a [`Recorder`]; the queue behind it is shared with the control plane, which drains it.
 
 mod exchange;
+pub mod log;
 pub mod metrics;
 mod queue;
 pub mod trace;
@@ -16,6 +17,9 @@ pub use queue::*;
 
 /// Records that wait to be written; when the writer lags more than this, records are dropped and counted.
 const QUEUE_RECORDS: usize = 16 * 1024;
+
+/// Said by whoever drops one: the writer may be waiting for its disk.
+static DROPS: log::Limit = log::Limit::new();
 
 /// Where records wait for the writer.
 pub type Records = Queue<Exchange>;
@@ -41,8 +45,11 @@ impl Recorder {
     /// Takes the record of a finished exchange. Never waits: a full queue drops it and counts that.
     pub fn record(&self, exchange: Exchange) {
         self.meter.finish(&exchange);
-        if let Some(records) = &self.records {
-            records.push(exchange);
+        if let Some(records) = &self.records
+            && !records.push(exchange)
+        {
+            let text = "the access log is not written fast enough, and its records are dropped";
+            DROPS.say(|| log::warn("access_log", text).with("dropped_so_far", records.dropped()));
         }
     }
 

@@ -41,17 +41,18 @@ pub fn queue<T>(bound: usize) -> (Arc<Queue<T>>, Reader<T>) {
 }
 
 impl<T> Queue<T> {
-    /// Puts `item` at the end, or drops and counts it. Never waits.
-    pub fn push(&self, item: T) {
+    /// Puts `item` at the end, or drops and counts it: false. Never waits.
+    pub fn push(&self, item: T) -> bool {
         if self.items.push(item).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         }
         // Either the reader, who says first that it sleeps, sees the item, or this sees that it sleeps.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
             self.reader.unpark();
         }
+        true
     }
 
     /// Ends the reader's sleep or pause.
@@ -123,7 +124,7 @@ mod tests {
             queue.push(item);
         }
         assert_eq!((queue.dropped(), reader.len()), (0, 3));
-        queue.push(3);
+        assert!(!queue.push(3));
         assert_eq!(reader.dropped(), 1);
         assert_eq!(std::iter::from_fn(|| reader.take()).collect::<Vec<_>>(), [0, 1, 2]);
         assert!(reader.is_empty());

@@ -25,6 +25,7 @@ use crate::net::dns::Missing;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
 use crate::net::tls::ClientConfig;
+use crate::telemetry::log::Limit;
 use crate::telemetry::metrics::board::EndpointBoard;
 use reach::Reach;
 
@@ -130,6 +131,8 @@ pub struct Means {
 pub struct Slot {
     /// Its name, for errors.
     pub name: String,
+    /// How often its failures are said.
+    pub complaints: Limit,
     host: String,
     port: u16,
     tls: Option<Arc<ClientConfig>>,
@@ -199,6 +202,7 @@ impl Upstreams {
         let slots = config.endpoints.iter().zip(tls).zip(boards).map(|((endpoint, tls), board)| {
             Rc::new(Slot {
                 name: endpoint.name.clone(),
+                complaints: Limit::new(),
                 host: endpoint.host.clone(),
                 port: endpoint.port,
                 tls: tls.clone(),

@@ -522,6 +522,9 @@ fn copy_from(patches: &Option<Patches>, body: &[u8], at: &mut usize, out: &mut V
 
 /// What the client is told of an endpoint that could not be reached or gave no answer.
 fn told(scene: &Scene<'_>, wait: Wait, model: &Model, error: &UpstreamError) -> Stop {
+    if !matches!(error.kind, ErrorKind::Timeout(_)) {
+        scene.complain(error);
+    }
     match &error.kind {
         ErrorKind::Timeout(_) => rejected(scene.timed_out(wait, model, &error.endpoint)),
         ErrorKind::Exhausted => {

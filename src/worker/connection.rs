@@ -8,6 +8,7 @@ use crate::listener::Entry;
 use crate::listener::http1::Client;
 use crate::net::rt::CatchUnwind;
 use crate::net::stream::Stream;
+use crate::telemetry::log;
 
 /// What becomes of a connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +40,14 @@ async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&
         let after = match outcome {
             Ok(after) => after,
             Err(panic) => {
-                eprintln!("ringway: worker {}: an exchange panicked and was ended: {panic}", worker.id.0);
-                Box::pin(exchange::apologise(&worker, &mut client)).await
+                let id = worker.fallen.take();
+                let event = log::error("worker", format!("an exchange panicked and was ended: {panic}"));
+                let event = event.with("worker", worker.id.0);
+                match &id {
+                    Some(id) => event.with("request_id", id).say(),
+                    None => event.say(),
+                }
+                Box::pin(exchange::apologise(&worker, &mut client, id)).await
             }
         };
         client.served += 1;
@@ -117,13 +124,19 @@ mod tests {
 
     /// Serves one connection whose first exchange panics; what its client was sent, up to the end.
     async fn sent_by_a_panic(request: &str, answering: bool) -> String {
+        sent_by_a_panic_of(None, request, answering).await
+    }
+
+    /// As [`sent_by_a_panic`], of an exchange that had found out its id.
+    async fn sent_by_a_panic_of(id: Option<&str>, request: &str, answering: bool) -> String {
         let (mut near, stream, worker) = pair();
         spawn(worker.timers.clone().drive());
         near.write_all(request.as_bytes()).unwrap();
         near.shutdown(std::net::Shutdown::Write).unwrap();
         let runs = Cell::new(0);
-        serve_with(worker, stream, async |_, client| {
+        serve_with(worker, stream, async |worker, client| {
             runs.set(runs.get() + 1);
+            worker.fallen.replace(id.map(str::to_owned));
             if answering {
                 client.write(b"HTTP/1.1 200 OK\r\n".to_vec()).await.unwrap();
             }
@@ -154,6 +167,10 @@ mod tests {
             assert!(anthropic.contains("{\"type\":\"error\""), "{anthropic}");
             let head = sent_by_a_panic("HEAD /v1/models HTTP/1.1\r\nhost: x\r\n\r\n", false).await;
             assert!(head.starts_with("HTTP/1.1 500 ") && head.ends_with("\r\n\r\n"), "{head}");
+
+            // Which its record has as well, so one finds the other.
+            let known = sent_by_a_panic_of(Some("known"), "GET /v1/x HTTP/1.1\r\nhost: x\r\n\r\n", false).await;
+            assert!(known.contains("x-request-id: known\r\n"), "{known}");
 
             // Nothing can be said any more where an answer was begun.
             assert_eq!(sent_by_a_panic(openai, true).await, "HTTP/1.1 200 OK\r\n");

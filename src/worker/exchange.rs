@@ -18,6 +18,7 @@ use crate::config::Model;
 use crate::listener::Entry;
 use crate::listener::http1::{Client, Interrupt};
 use crate::routing::Plan;
+use crate::telemetry::log;
 use crate::telemetry::{EndedBy, Exchange, Fault, Phase, State, Word, Words};
 use crate::wire::chat::takes_json;
 use crate::wire::http1::{Framing, HeadScan};
@@ -93,8 +94,8 @@ pub async fn run(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -> Afte
     scene.end(outcome).await
 }
 
-/// Answers for an exchange that panicked: 500 if nothing was answered yet.
-pub async fn apologise(worker: &Rc<Worker>, client: &mut Client) -> After {
+/// Answers for an exchange that panicked, under its `id` if that is known: 500 if nothing was answered yet.
+pub async fn apologise(worker: &Rc<Worker>, client: &mut Client, id: Option<String>) -> After {
     if client.answering {
         return After::Close;
     }
@@ -105,6 +106,7 @@ pub async fn apologise(worker: &Rc<Worker>, client: &mut Client) -> After {
         Some(intake) => (intake.dialect, intake.request_id.clone(), intake.is_head()),
         None => (Dialect::OpenAi, new_request_id(worker), false),
     };
+    let request_id = id.unwrap_or(request_id);
     let lines = intake.as_ref().map_or(&[][..], |intake| &intake.lines);
     let refusal = Refusal { reject: &reject, dialect, request_id: &request_id, is_head, close: true, lines };
     refuse(worker, client, &refusal).await
@@ -345,6 +347,9 @@ impl Drop for Scene<'_> {
     fn drop(&mut self) {
         let (worker, intake) = (self.worker, self.intake);
         worker.board.in_flight.sub(1);
+        if std::thread::panicking() {
+            worker.fallen.replace(Some(intake.request_id.clone()));
+        }
         if !worker.recorder.is_on() {
             return;
         }
@@ -426,6 +431,17 @@ impl Scene<'_> {
         self.record.state = state;
         self.record.ended_by = state.ended_by(reject.origin);
         self.record.fault = Some(Fault { origin: reject.origin, code: reject.code.clone() });
+        if matches!(state, State::Truncated | State::Timeout) {
+            self.complain(&reject.message);
+        }
+    }
+
+    /// Says in the program's log how the endpoint failed: a few times, and how often. `how` is a sentence of ours; what
+    /// providers say may repeat what clients said.
+    pub fn complain(&self, how: &dyn std::fmt::Display) {
+        let Some(endpoint) = self.record.endpoint else { return };
+        let complaints = &self.worker.upstreams.slot(endpoint).complaints;
+        complaints.say(|| log::warn("upstream", how.to_string()).with("request_id", &self.intake.request_id));
     }
 
     /// Starts one of the model's timers, within the total.

@@ -80,6 +80,8 @@ pub struct Worker {
     pub drain: Drain,
     /// Bounds on heads.
     pub head_limits: HeadLimits,
+    /// The id of an exchange that has panicked, for whoever tells its client.
+    pub fallen: RefCell<Option<String>>,
     rng: RefCell<Rng>,
 }
 
@@ -115,6 +117,7 @@ impl Worker {
             moderator: Moderator::new(shared.clock.clone(), shared.config.ring.gather),
             drain: Drain::default(),
             head_limits,
+            fallen: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),
             board,
             shared,

@@ -274,6 +274,11 @@ fn bans(source: &Source, name: &Name) -> Option<String> {
         _ if is_lock && !is_in("mock") => {
             "std::sync locks are banned: ask who shares it, then see what threads may share"
         }
+        // The simulated provider and the other commands answer whoever runs them.
+        "eprintln" | "eprint" | "println" if !["cli", "mock", "telemetry/log.rs"].iter().any(|home| is_in(home)) => {
+            "standard error is written by one thread: a worker that wrote there would wait for whoever reads it; say it \
+             through telemetry::log"
+        }
         "SegQueue" | "unbounded" | "unbounded_channel" => "unbounded channels are banned: say the bound",
         _ if name.ends_in("mpsc::channel") && name.is_call_without_arguments() => {
             "unbounded channels are banned: say the bound, as sync_channel does"

@@ -209,7 +209,7 @@ impl Drop for Process {
 fn addresses(lines: &[String]) -> Vec<SocketAddr> {
     let urls = lines.iter().filter_map(|line| line.split_once("listening on http://"));
     urls.map(|(_, rest)| {
-        let address = rest.split(|c: char| c.is_whitespace() || c == '/').next().unwrap_or_default();
+        let address = rest.split(|c: char| c.is_whitespace() || matches!(c, '/' | '"')).next().unwrap_or_default();
         address.parse().unwrap_or_else(|error| panic!("listening on \"{rest}\": {error}"))
     })
     .collect()
@@ -236,7 +236,7 @@ impl Gateway {
         let (mut command, file) = Gateway::command(config);
         prepare(&mut command);
         let process = Process::start(command, false);
-        let addresses = addresses(&process.lines_until("ringway: ready"));
+        let addresses = addresses(&process.lines_until("ready: "));
         assert!(!addresses.is_empty(), "ready without a listener:\n{}", process.lines().join("\n"));
         let lines = process.lines();
         let admin = lines.iter().find_map(|line| line.split_once("admin: http://")?.1.split_once('/')?.0.parse().ok());
