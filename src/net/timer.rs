@@ -137,7 +137,13 @@ impl Timers {
                 wheel.scheduled -= entries.len();
                 for entry in entries {
                     // It was moved to an earlier slot meanwhile, or nobody else holds it: its connection is gone.
-                    if entry.tick.get() > tick || Rc::strong_count(&entry) == 1 {
+                    let own = entry.tick.get();
+                    if own != UNSCHEDULED && own > tick && own % SLOTS == tick % SLOTS {
+                        // Of the slot's next turn: it was put in while this one was due and not yet served.
+                        wheel.put(own, entry);
+                        continue;
+                    }
+                    if own > tick || Rc::strong_count(&entry) == 1 {
                         continue;
                     }
                     if entry.deadline.get() <= now {
@@ -326,6 +332,24 @@ mod tests {
         let _ = timer.poll_expired(&mut Context::from_waker(&waker));
         timers.serve(at(&timers, 10_104));
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_timer_set_while_the_wheel_lags_behind_the_clock_is_not_lost() {
+        let (timers, count, waker) = fresh();
+        let timer = timers.timer();
+        // The clock stands at tick 500, and the driver has slept since tick 300.
+        timers.wheel.borrow_mut().served = 500;
+        timer.set(at(&timers, 20_000));
+        timers.wheel.borrow_mut().served = 300;
+        let _ = timer.poll_expired(&mut Context::from_waker(&waker));
+        for ms in (2_004..20_000).step_by(100) {
+            timers.serve(at(&timers, ms));
+        }
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        timers.serve(at(&timers, 20_004));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(timers.wheel.borrow().scheduled, 0, "nothing is left in the wheel");
     }
 
     #[test]
