@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
+use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::config::compile::{Sources, compile};
+use crate::config::compile::{PemFault, Sources, compile};
 use crate::config::schema::{FILE_BYTES_MAX, json_schema};
+use crate::net::tls::{Faulty, KeyPair, check_authorities, check_key_pair};
 
 /// The longest secret or certificate file read, in bytes.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
@@ -35,6 +37,22 @@ impl Sources for RealSources {
         let set = sched_getaffinity(Pid::from_raw(0));
         let Ok(set) = set else { return vec![0] };
         (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
+    }
+
+    fn key_pair(&self, chain: &str, key: &str) -> Result<(), PemFault> {
+        let pair = KeyPair { chain: chain.as_bytes(), key: key.as_bytes() };
+        check_key_pair(&pair, Clock::new().unix()).map_err(at_fault)
+    }
+
+    fn authorities(&self, authorities: &str, revoked: Option<&str>) -> Result<(), PemFault> {
+        check_authorities(authorities.as_bytes(), revoked.map(str::as_bytes)).map_err(at_fault)
+    }
+}
+
+fn at_fault(faulty: Faulty) -> PemFault {
+    match faulty {
+        Faulty::Chain(_, what) | Faulty::Authorities(what) | Faulty::Other(what) => PemFault::First(what),
+        Faulty::Key(_, what) | Faulty::Revoked(what) => PemFault::Second(what),
     }
 }
 

@@ -15,15 +15,16 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::admission::Keys;
 use crate::admission::cors::Cors;
 use crate::base::WorkerId;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, UnixTime};
 use crate::config::{self, Config, LogTarget};
 use crate::control::access_log::{self, AccessLog};
 use crate::control::admin::{self, Progress, WorkerInfo};
+use crate::control::credentials::{Loader, News};
 use crate::control::{self, program_log, resolver};
 use crate::listener;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
-use crate::net::tls::{self, ClientConfig};
+use crate::net::tls::Credentials;
 use crate::routing::Table;
 use crate::telemetry::metrics::board::Board;
 use crate::telemetry::metrics::cells::{Names, SERIES_PER_ROUTE};
@@ -272,11 +273,13 @@ fn share(
         records = Some(queue);
     }
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let mut loader = Loader::new(config.clone());
     let shared = Arc::new(Shared {
         keys: Keys::new(&config),
         table: Table::new(&config),
         cors: config.cors.as_ref().map(Cors::new),
-        tls: trusts(&config)?,
+        credentials: credentials(&mut loader, clock.unix())?,
+        renewed: config.cores.iter().map(|_| Mailbox::default()).collect(),
         ports,
         names: config.cores.iter().map(|_| Mailbox::default()).collect(),
         boards: config.cores.iter().map(|_| Arc::new(board(&config))).collect(),
@@ -302,30 +305,10 @@ fn board(config: &Config) -> Board {
     Board::new(config.listeners.len(), config.endpoints.len(), routes_max)
 }
 
-/// What each endpoint trusts. The system's store is read once, and not at all without an https endpoint.
-fn trusts(config: &Config) -> Result<Vec<Option<Arc<ClientConfig>>>, String> {
-    let mut usual = None;
-    let mut trusts = Vec::new();
-    for endpoint in &config.endpoints {
-        trusts.push(match (&endpoint.ca, endpoint.tls) {
-            (_, false) => None,
-            (None, true) => {
-                if usual.is_none() {
-                    usual = Some(tls::client_config(None).map_err(|error| error.to_string())?);
-                }
-                usual.clone()
-            }
-            (Some(path), true) => {
-                let shown = path.display();
-                let pem =
-                    std::fs::read(path).map_err(|error| format!("the authority {shown} cannot be read: {error}"))?;
-                let config =
-                    tls::client_config(Some(&pem)).map_err(|error| format!("the authority {shown}: {error}"))?;
-                Some(config)
-            }
-        });
-    }
-    Ok(trusts)
+/// What is made of the files that the configuration names.
+fn credentials(loader: &mut Loader, now: UnixTime) -> Result<Arc<Credentials>, String> {
+    let News { faults, .. } = loader.look(now);
+    if faults.is_empty() { Ok(loader.credentials()) } else { Err(faults.join("; ")) }
 }
 
 fn bind_admin(address: SocketAddr) -> Result<(SocketAddr, std::net::TcpListener), String> {
@@ -353,8 +336,9 @@ fn raise_descriptor_limit() {
 
 /// Says where the gateway listens and on what its workers stand.
 pub fn announce(running: &Running, cores: &[usize]) {
-    for address in &running.addresses {
-        log::info("serve", format!("listening on http://{address}")).say();
+    for (address, listener) in running.addresses.iter().zip(&running.shared.config.listeners) {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        log::info("serve", format!("listening on {scheme}://{address}")).say();
     }
     if let Some(address) = running.admin {
         log::info("serve", format!("admin: http://{address}/status, /metrics, /healthz, /readyz")).say();

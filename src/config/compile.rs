@@ -10,6 +10,7 @@ mod cors;
 mod logs;
 mod providers;
 mod resolver;
+mod tls;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -38,6 +39,31 @@ pub trait Sources {
     fn file(&self, path: &Path) -> io::Result<String>;
     /// The CPUs that this process may run on.
     fn cores(&self) -> Vec<usize>;
+
+    /// Whether a certificate chain and its key, PEM both, can be used together now. Who cannot tell says yes.
+    ///
+    /// # Errors
+    /// What is wrong, of the chain first or of the key second, as the end of a sentence that begins with the file.
+    fn key_pair(&self, _chain: &str, _key: &str) -> Result<(), PemFault> {
+        Ok(())
+    }
+
+    /// Whether certificates of authorities, and lists of revoked certificates, PEM both, can be read. Who cannot tell says yes.
+    ///
+    /// # Errors
+    /// As [`Sources::key_pair`].
+    fn authorities(&self, _authorities: &str, _revoked: Option<&str>) -> Result<(), PemFault> {
+        Ok(())
+    }
+}
+
+/// Which of two files is at fault, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PemFault {
+    /// The first.
+    First(String),
+    /// The second.
+    Second(String),
 }
 
 /// Compiles the text of a configuration file.

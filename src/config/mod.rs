@@ -11,6 +11,7 @@ pub mod report;
 mod resolver;
 pub mod schema;
 mod secrets;
+mod tls;
 mod url;
 mod values;
 
@@ -19,6 +20,8 @@ pub use resolver::{Method, Resolver};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use tls::{ClientAuth, KeyPair, ListenerTls, TlsGroup, TlsVersion};
 
 use crate::base::{EndpointId, ModelId, Secret};
 
@@ -101,6 +104,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// True if requests need no key here.
     pub open: bool,
+    /// HTTPS; `None` speaks HTTP in the clear.
+    pub tls: Option<ListenerTls>,
 }
 
 /// The listener for operators and their tools.
@@ -159,6 +164,8 @@ pub struct Endpoint {
     pub auth: Auth,
     /// PEM file of one more certificate authority to trust here.
     pub ca: Option<PathBuf>,
+    /// What it is shown if it asks who we are.
+    pub client_certificate: Option<KeyPair>,
 }
 
 /// The header that carries an endpoint's key.
@@ -237,6 +244,8 @@ pub struct ClientTimers {
     pub keep_alive: Duration,
     /// Requests on one connection before it is closed. Default 1000.
     pub requests_max: u32,
+    /// From the connection to the end of its TLS handshake. Default 10 s.
+    pub handshake: Duration,
     /// From the first byte of a head to its last. Default 10 s.
     pub head: Duration,
     /// Between two reads of a request body. Default 30 s.
@@ -282,7 +291,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
     let mut config = Config {
         cores: vec![0],
         ring: Ring { driver: Driver::Deferred, entries: 1024, gather: Duration::ZERO },
-        listeners: vec![Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), open: true }],
+        listeners: vec![Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), open: true, tls: None }],
         keys: Vec::new(),
         providers: Vec::new(),
         endpoints: Vec::new(),
@@ -302,6 +311,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
         client: ClientTimers {
             keep_alive: Duration::from_secs(75),
             requests_max: 1000,
+            handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
@@ -336,6 +346,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
                 key: None,
                 auth: Auth::Dialect,
                 ca: None,
+                client_certificate: None,
             });
         }
         config.providers.push(Provider {

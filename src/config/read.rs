@@ -169,14 +169,7 @@ impl<'r> Section<'r> {
 
     /// One of some words. `None` if it is absent or another word.
     pub fn choice<T: Copy>(&mut self, field: &'static str, words: &[(&str, T)]) -> Option<T> {
-        let text = self.get(field)?.text()?;
-        match words.iter().find(|(word, _)| *word == text.value) {
-            Some((_, value)) => Some(*value),
-            None => {
-                let allowed = hint("allowed", text.written, words.iter().map(|(word, _)| *word));
-                text.wrong("is not known here", &allowed)
-            }
-        }
+        self.get(field)?.choice(words)
     }
 
     /// Names every field that was not asked for; true if there is none.
@@ -233,6 +226,18 @@ impl<'r> Item<'r> {
                     self.wrong::<()>(&fault, "${NAME} or ${NAME:-default}; $${ stands for ${ itself");
                 }
                 None
+            }
+        }
+    }
+
+    /// One of some words. `None` if it is another one.
+    pub fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        match words.iter().find(|(word, _)| *word == text.value) {
+            Some((_, value)) => Some(*value),
+            None => {
+                let allowed = hint("allowed", text.written, words.iter().map(|(word, _)| *word));
+                text.wrong("is not known here", &allowed)
             }
         }
     }

@@ -10,6 +10,7 @@ mod cors;
 mod logs;
 mod providers;
 mod resolver;
+mod tls;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub use cors::*;
 pub use logs::*;
 pub use providers::*;
 pub use resolver::*;
+pub use tls::*;
 
 /// What a field is when it is absent, and the least and the most it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,10 @@ const HOUR: u64 = 60 * MINUTE;
 pub const FILE_BYTES_MAX: usize = 4 << 20;
 /// Entries of `[[listeners]]`.
 pub const LISTENERS_MAX: usize = 64;
+/// Entries of a listener's `certificates`.
+pub const CERTIFICATES_MAX: usize = 1_000;
+/// Entries of a listener's `groups`: all there are.
+pub const GROUPS_MAX: usize = 4;
 /// Entries of `[[keys]]`.
 pub const KEYS_MAX: usize = 10_000;
 /// Models that one key names.
@@ -82,7 +88,7 @@ pub const MODEL_NAME_BYTES_MAX: usize = 256;
 pub const SECRET_BYTES_MAX: usize = 4096;
 
 /// The configuration of a Ringway gateway. Every string may hold `${NAME}` or `${NAME:-default}`, filled from the
-/// environment. Durations are a number and a unit (`500ms`, `75s`, `30m`, `2h`); sizes are bytes, or a number and a
+/// environment. Durations are a number and a unit (`500ms`, `75s`, `30m`, `2h`, `7d`); sizes are bytes, or a number and a
 /// unit (`64KiB`, `32MiB`, `1GiB`). Relative paths start at the folder of this file.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "Ringway")]
@@ -227,10 +233,10 @@ impl LimitsSchema {
     pub const CONNECTIONS_MAX: Bound<u64> = between(1, 20_000, 1_000_000);
 }
 
-/// A duration: a number and a unit, `500ms`, `75s`, `30m`, `2h`.
+/// A duration: a number and a unit, `500ms`, `75s`, `30m`, `2h`, `7d`.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(inline)]
-pub struct HumanDuration(#[schemars(regex(pattern = r"^[0-9]+(ms|s|m|h)$|\$\{"))] pub String);
+pub struct HumanDuration(#[schemars(regex(pattern = r"^[0-9]+(ms|s|m|h|d)$|\$\{"))] pub String);
 
 /// A number of bytes, plain or with a unit: `64KiB`, `32MiB`, `1GiB`.
 #[derive(Debug, Clone, JsonSchema)]

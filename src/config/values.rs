@@ -10,6 +10,9 @@ const CPU_MAX: usize = 1023;
 /// Units of time, in milliseconds, largest first.
 const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// The unit that is read and never written: a bound of `24h` looks like one.
+const DAY: (&str, u64) = ("d", 86_400_000);
+
 /// Units of size, in bytes, largest first.
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
@@ -19,9 +22,9 @@ pub(super) const DURATION_FORM: &str = r#"a number and a unit: "500ms", "75s", "
 /// What a size looks like.
 pub(super) const SIZE_FORM: &str = r#"bytes as a number, or a number and a unit: "64KiB", "32MiB", "1GiB""#;
 
-/// Reads `500ms`, `75s`, `30m` or `2h`. `None` if it is none of these or does not fit.
+/// Reads `500ms`, `75s`, `30m`, `2h` or `7d`. `None` if it is none of these or does not fit.
 pub(super) fn duration(text: &str) -> Option<Duration> {
-    scaled(text, &TIME_UNITS).map(Duration::from_millis)
+    scaled(text, &TIME_UNITS).or_else(|| scaled(text, &[DAY])).map(Duration::from_millis)
 }
 
 /// Reads `64KiB`, `32MiB`, `1GiB`, `512B` or plain digits, in bytes. `None` if it is none of these or does not fit.

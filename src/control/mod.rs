@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod credentials;
 mod process;
 pub mod program_log;
 pub mod resolver;

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Client {
     pub sent_bytes: u64,
     /// Bytes at the front of the input that are the request under way.
     pub own: usize,
+    /// Field lines that every answer's head holds on this connection's listener.
+    pub lines: Option<Rc<[u8]>>,
     half_close: HalfClose,
     /// Bytes of further requests that are read while an exchange is under way.
     ahead_max: usize,
@@ -69,6 +72,7 @@ impl Client {
             answering: false,
             sent_bytes: 0,
             own: 0,
+            lines: None,
             half_close,
             ahead_max,
             paused: None,
@@ -84,14 +88,18 @@ impl Client {
         }
         let now = clock.now();
         let until = now + keep_alive;
-        if self.served == 0 {
+        if self.served == 0 && !self.stream.is_secure() {
             // A connection opened ahead of need may wait long, and so may ten thousand.
             self.stream.input.rest().await;
         } else {
             self.timer.set(until.min(now + REST_AFTER));
             match self.fill_unless(&ends).await {
                 Ok(open) => return open.unwrap_or(false),
-                Err(_) if clock.now() < until && !ends() => self.stream.input.rest().await,
+                Err(_) if clock.now() < until && !ends() => {
+                    // A ticket that waited for an answer to go with.
+                    self.stream.output.speak(false);
+                    self.stream.input.rest().await;
+                }
                 Err(_) => return false,
             }
         }
@@ -164,14 +172,14 @@ impl Client {
         written
     }
 
-    /// Writes what the client takes of `bytes` at once; how many that were. See [`Output::write_now`].
+    /// Writes what the client takes of `bytes` at once; `None` if that was all. See [`Output::write_now`].
     ///
     /// # Errors
     /// The client is gone.
-    pub fn write_now(&mut self, bytes: &[u8]) -> Result<usize, Interrupt> {
+    pub fn write_now(&mut self, bytes: &[u8]) -> Result<Option<usize>, Interrupt> {
         self.answering = true;
         let sent = self.stream.output.write_now(bytes).map_err(|_| Interrupt::ClientGone)?;
-        self.sent_bytes += sent as u64;
+        self.sent_bytes += sent.unwrap_or(bytes.len()) as u64;
         Ok(sent)
     }
 
@@ -191,6 +199,7 @@ impl Client {
     /// Closes so that the client can still read what was written last: ends our side, then reads on for a
     /// bounded while. Closing with unread bytes would be a reset, which may overtake the answer.
     pub async fn linger(&mut self, now: Instant) {
+        self.stream.output.speak(true);
         self.stream.socket.finish();
         self.timer.set(now + LINGER);
         let mut left = LINGER_BYTES_MAX;

@@ -1,6 +1,7 @@
 //! Downstream: clients. Binds the listening sockets, accepts, and speaks HTTP/1.1 to whoever connected.
 
 pub mod http1;
+pub mod plain;
 
 use std::cell::Cell;
 use std::io;

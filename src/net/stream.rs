@@ -6,28 +6,33 @@
 //! The read stays under way and its bytes are there next time. To get the buffer back from a read that will
 //! wait long (an idle connection), the read is *cancelled and awaited*.
 //!
+//! A TLS stream seals what is written into its session, from which it is sent; what the socket did not take stays there and
+//! goes out before anything else. So it can be written to at once as well, and the session's own words travel with the
+//! first bytes that follow them.
+//!
 //! [`Stream`] is made of two halves that can be borrowed apart: [`Input`], whose bytes are looked at in place
 //! and consumed, and [`Output`], which writes buffers whole.
 
-use std::cell::{Cell, RefCell};
-use std::future::Future;
+mod output;
+mod reader;
+
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use monoio::buf::IoBuf;
-use monoio::io::{
-    AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller, OwnedReadHalf, OwnedWriteHalf, Splitable,
-};
+use monoio::io::Splitable;
 use monoio::net::TcpStream;
+
+pub use output::Output;
+use reader::Reader;
 
 use super::buf::{Buffers, LITTLE_BYTES};
 use super::rt;
 use super::socket::Socket;
-use super::tls::Session;
+use super::tls::{Broken, Session};
 
 /// Capacity of the read that an idle connection leaves with the kernel.
 const IDLE_READ_BYTES: usize = 64;
@@ -47,18 +52,20 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Takes a connected socket over and sets TCP_NODELAY. `session` makes it a TLS stream whose handshake is still to come.
+    /// Takes a connected socket over and sets TCP_NODELAY. `session` makes it a TLS stream, whose handshake is still to come
+    /// ([`Stream::handshake`]).
     pub fn new(tcp: TcpStream, session: Option<Session>, buffers: Rc<Buffers>) -> Stream {
         // A socket that is already reset refuses the option; the first read tells.
         let _ = tcp.set_nodelay(true);
         let socket = Socket::beside(tcp.as_raw_fd());
         let session = session.map(|session| Rc::new(RefCell::new(session)));
         let (read, write) = tcp.into_split();
+        let output = Output::new(write, session.clone(), socket.clone(), &buffers);
         Stream {
             input: Input {
                 reader: Reader::new(read),
                 socket: socket.clone(),
-                session: session.clone(),
+                session,
                 bytes: Vec::new(),
                 at: 0,
                 eof: false,
@@ -69,7 +76,7 @@ impl Stream {
                 little: false,
                 buffers,
             },
-            output: Output { half: write, session, socket: socket.clone() },
+            output,
             socket,
         }
     }
@@ -82,30 +89,60 @@ impl Stream {
         TcpStream::connect_addr(address).await
     }
 
-    /// Runs the TLS handshake to its end; a plain stream returns at once. Dropping the future is safe only if
-    /// the stream is dropped too.
+    /// Runs the TLS handshake to its end; a plain stream returns at once. What the session has to say last, and its peer
+    /// does not wait for, goes out with the first bytes that are written. Dropping the future is safe only if the stream is
+    /// dropped too.
     ///
     /// # Errors
-    /// The socket's error, or the reason for which the peer's certificate or messages were refused.
+    /// The socket's error, or the reason for which the peer's certificate or messages were refused. If the peer does not
+    /// speak TLS at all ([`Stream::is_secure`] is false then), the stream is a plain one from here on, and what it has said is
+    /// there to be read.
     pub async fn handshake(&mut self) -> io::Result<()> {
         let Some(session) = self.input.session.clone() else {
             return Ok(());
         };
+        if let Err(broken) = session.borrow_mut().begin(&self.input.buffers) {
+            return Err(broken.into());
+        }
+        // A hello is little; who connects and says nothing holds no more than that.
+        self.input.little = true;
         loop {
-            self.output.flush_session().await?;
+            if !session.borrow().may_hold() {
+                self.output.flush().await?;
+            }
             if !session.borrow().is_handshaking() {
+                self.input.little = false;
                 return Ok(());
             }
-            let grown = std::future::poll_fn(|cx| self.input.poll_record(cx)).await;
-            if let Err(error) = grown {
-                // The alert tells the peer why.
-                let _ = self.output.flush_session().await;
-                return Err(error);
-            }
-            if grown.is_ok_and(|open| !open) {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed during the TLS handshake"));
+            match std::future::poll_fn(|cx| self.input.poll_record(cx)).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the peer closed during the TLS handshake",
+                    ));
+                }
+                Err(error) => {
+                    if self.input.session.is_none() {
+                        self.output.make_plain();
+                        return Err(error);
+                    }
+                    // The alert tells the peer why.
+                    let _ = self.output.flush().await;
+                    return Err(error);
+                }
             }
         }
+    }
+
+    /// True for a TLS stream.
+    pub fn is_secure(&self) -> bool {
+        self.input.session.is_some()
+    }
+
+    /// True if the TLS session goes on from an earlier one.
+    pub fn is_resumed(&self) -> bool {
+        self.input.session.as_ref().is_some_and(|session| session.borrow().is_resumed())
     }
 }
 
@@ -272,7 +309,7 @@ impl Input {
 
     fn start(&mut self) {
         let buffer = if self.little { self.buffers.take_little() } else { self.buffers.take() };
-        self.reader.start(buffer, self.session.is_none() && self.cancelable);
+        self.reader.start(buffer, self.cancelable);
     }
 
     /// One read's worth: like `poll_fill`, but also returns when a TLS record brought no plaintext.
@@ -320,11 +357,26 @@ impl Input {
             });
         }
         if let Some(session) = self.session.clone() {
-            let outcome = session.borrow_mut().receive(&buffer, &mut self.bytes);
+            if self.bytes.capacity() == 0 {
+                self.bytes =
+                    if buffer.len() <= LITTLE_BYTES { self.buffers.take_little() } else { self.buffers.take() };
+            } else if self.at > 0 {
+                self.bytes.drain(..self.at);
+                self.at = 0;
+            }
+            let outcome = session.borrow_mut().receive(&mut buffer, &mut self.bytes, &self.buffers);
+            if let Err(Broken::NotTls) = outcome {
+                self.session = None;
+                self.buffers.give(std::mem::replace(&mut self.bytes, buffer));
+                return Poll::Ready(Err(Broken::NotTls.into()));
+            }
             self.buffers.give(buffer);
-            if let Err(error) = outcome {
+            if self.bytes.is_empty() {
+                self.buffers.give(std::mem::take(&mut self.bytes));
+            }
+            if let Err(broken) = outcome {
                 self.eof = true;
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Err(broken.into()));
             }
             if session.borrow().closed_cleanly() {
                 self.eof = true;
@@ -341,153 +393,5 @@ impl Input {
             self.buffers.give(buffer);
         }
         Poll::Ready(Ok(true))
-    }
-}
-
-/// The writing half.
-pub struct Output {
-    half: OwnedWriteHalf<TcpStream>,
-    session: Option<Rc<RefCell<Session>>>,
-    socket: Socket,
-}
-
-impl Output {
-    /// Sends what the socket takes of `bytes` at once, before the turn ends, rather than through the ring; how many that
-    /// were. A TLS stream takes none: what is sealed has to be sent whole.
-    ///
-    /// For an event that comes alone this is cheaper than [`Output::write`], whose completion would cost another turn.
-    /// Where many writes share a turn it is dearer: the ring hands them to the kernel together.
-    ///
-    /// # Errors
-    /// The socket's error.
-    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.session.is_some() { Ok(0) } else { self.socket.send_now(bytes) }
-    }
-
-    /// Writes all of `bytes` and gives the buffer back. Dropping the future leaves the connection fit only for closing.
-    ///
-    /// # Errors
-    /// The socket's error; part of the bytes may have been sent.
-    pub async fn write(&mut self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
-        let Some(session) = &self.session else {
-            return self.send(bytes).await;
-        };
-        let sealed = session.borrow_mut().send(&bytes);
-        match sealed {
-            Ok(sealed) => (self.send(sealed).await.0, bytes),
-            Err(error) => (Err(error), bytes),
-        }
-    }
-
-    /// Sends what the TLS session has to say for itself.
-    async fn flush_session(&mut self) -> io::Result<()> {
-        let Some(session) = &self.session else {
-            return Ok(());
-        };
-        let sealed = session.borrow_mut().send(&[])?;
-        if sealed.is_empty() { Ok(()) } else { self.send(sealed).await.0 }
-    }
-
-    async fn send(&mut self, mut bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
-        let _operation = rt::Operation::begin();
-        let total = bytes.len();
-        let mut sent = 0;
-        while sent < total {
-            let (result, slice) = self.half.write(bytes.slice(sent..)).await;
-            bytes = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), bytes),
-                Ok(n) => sent += n,
-                Err(error) => return (Err(error), bytes),
-            }
-        }
-        (Ok(()), bytes)
-    }
-}
-
-type Done = (io::Result<usize>, Vec<u8>);
-
-/// A coroutine that runs one read after another.
-struct Reader {
-    // Boxed and erased, since the future of an async fn has no name that a struct could give; one allocation a
-    // connection, one indirect call a poll.
-    task: Pin<Box<dyn Future<Output = ()>>>,
-    slot: Rc<Slot>,
-    busy: bool,
-    finished: Option<Done>,
-}
-
-#[derive(Default)]
-struct Slot {
-    start: Cell<Option<(Vec<u8>, bool)>>,
-    done: Cell<Option<Done>>,
-    canceller: Cell<Option<Canceller>>,
-}
-
-impl Reader {
-    fn new(half: OwnedReadHalf<TcpStream>) -> Reader {
-        let slot = Rc::new(Slot::default());
-        Reader { task: Box::pin(read_on_demand(half, slot.clone())), slot, busy: false, finished: None }
-    }
-
-    fn start(&mut self, buffer: Vec<u8>, cancelable: bool) {
-        debug_assert!(!self.busy);
-        self.slot.start.set(Some((buffer, cancelable)));
-        self.busy = true;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
-        if let Some(done) = self.finished.take() {
-            self.busy = false;
-            return Poll::Ready(done);
-        }
-        let _never_ends = self.task.as_mut().poll(cx);
-        match self.slot.done.take() {
-            Some(done) => {
-                self.busy = false;
-                Poll::Ready(done)
-            }
-            None => Poll::Pending,
-        }
-    }
-
-    /// Puts a read's result back for the next poll.
-    fn keep(&mut self, done: Done) {
-        self.finished = Some(done);
-        self.busy = true;
-    }
-
-    /// Asks the kernel to give the read up; false if it cannot be.
-    fn cancel(&mut self) -> bool {
-        match self.slot.canceller.take() {
-            Some(canceller) => {
-                self.slot.canceller.set(Some(canceller.cancel()));
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-async fn read_on_demand(mut half: OwnedReadHalf<TcpStream>, slot: Rc<Slot>) {
-    loop {
-        // No waker is kept: whoever starts a read polls next.
-        let (buffer, cancelable) = std::future::poll_fn(|_| match slot.start.take() {
-            Some(start) => Poll::Ready(start),
-            None => Poll::Pending,
-        })
-        .await;
-        let operation = rt::Operation::begin();
-        let done = if cancelable {
-            let canceller = slot.canceller.take().unwrap_or_default();
-            let handle = canceller.handle();
-            slot.canceller.set(Some(canceller));
-            half.cancelable_read(buffer, handle).await
-        } else {
-            slot.canceller.set(None);
-            half.read(buffer).await
-        };
-        drop(operation);
-        slot.done.set(Some(done));
     }
 }

@@ -86,7 +86,8 @@ async fn first(
 
 /// Makes a stream of a connected socket.
 async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, means: &Means) -> Result<Stream, ErrorKind> {
-    let session = slot.tls.clone().map(|config| Session::client(config, &slot.host)).transpose();
+    let tls = slot.tls.borrow().clone();
+    let session = tls.map(|config| Session::client(config, &slot.host)).transpose();
     let mut stream = Stream::new(tcp, session.map_err(ErrorKind::Io)?, means.buffers.clone());
     stream.handshake().await.map_err(ErrorKind::Io)?;
     Ok(stream)

@@ -135,7 +135,7 @@ pub struct Slot {
     pub complaints: Limit,
     host: String,
     port: u16,
-    tls: Option<Arc<ClientConfig>>,
+    tls: RefCell<Option<Arc<ClientConfig>>>,
     base_path: String,
     /// The field lines that every request to it begins with, by dialect; they hold its key.
     lines: [Vec<u8>; 2],
@@ -205,7 +205,7 @@ impl Upstreams {
                 complaints: Limit::new(),
                 host: endpoint.host.clone(),
                 port: endpoint.port,
-                tls: tls.clone(),
+                tls: RefCell::new(tls.clone()),
                 base_path: endpoint.base_path.clone(),
                 lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(config, endpoint, dialect)),
                 idle: RefCell::default(),
@@ -219,6 +219,13 @@ impl Upstreams {
             idle: config.pool.idle,
             connections_max: config.pool.connections_max,
             means,
+        }
+    }
+
+    /// Takes over what each https endpoint trusts and is shown, for connections from now on.
+    pub fn renew(&self, tls: &[Option<Arc<ClientConfig>>]) {
+        for (slot, tls) in self.slots.iter().zip(tls) {
+            slot.tls.borrow_mut().clone_from(tls);
         }
     }
 

@@ -445,8 +445,8 @@ impl Sender<'_, '_> {
         // What goes out in several writes would leave others, and an early answer, waiting for the last of them.
         if self.eager && !early {
             match self.connection.stream.output.write_now(&bytes) {
-                Ok(sent) if sent == bytes.len() => return Ok((true, bytes)),
-                Ok(sent) => drop(bytes.drain(..sent)),
+                Ok(None) => return Ok((true, bytes)),
+                Ok(Some(sent)) => drop(bytes.drain(..sent)),
                 // As below.
                 Err(_) => return Ok((false, Vec::new())),
             }

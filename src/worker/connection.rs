@@ -23,14 +23,21 @@ pub enum After {
 
 /// Serves a client until the connection ends.
 pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
-    serve_with(worker, stream, async |worker, client| exchange::run(worker, client, entry).await).await;
+    let lines = worker.lines[usize::from(entry.listener.0)].clone();
+    serve_with(worker, stream, lines, async |worker, client| exchange::run(worker, client, entry).await).await;
 }
 
-/// As [`serve`], each request by `exchange`.
-async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&Rc<Worker>, &mut Client) -> After) {
+/// As [`serve`], each request by `exchange`, and `lines` in the head of each answer.
+async fn serve_with(
+    worker: Rc<Worker>,
+    stream: Stream,
+    lines: Option<Rc<[u8]>>,
+    exchange: impl AsyncFn(&Rc<Worker>, &mut Client) -> After,
+) {
     let config = worker.config();
     let mut client =
         Client::new(stream, worker.timers.timer(), config.client.half_close, config.limits.stream_bytes_max);
+    client.lines = lines;
     while client.wait_for_request(&worker.clock, config.client.keep_alive, || worker.drain.is_idle_over()).await {
         client.answering = false;
         client.sent_bytes = 0;
@@ -57,6 +64,7 @@ async fn serve_with(worker: Rc<Worker>, stream: Stream, exchange: impl AsyncFn(&
             After::Close => return client.stream.socket.abort(),
         }
     }
+    client.stream.output.speak(true);
 }
 
 #[cfg(test)]
@@ -100,7 +108,8 @@ mod tests {
             keys: Keys::new(&config),
             table: Table::new(&config),
             cors: None,
-            tls: vec![None],
+            credentials: Arc::default(),
+            renewed: Vec::new(),
             ports: Vec::new(),
             names: Vec::new(),
             boards: vec![Arc::new(Board::new(1, 1, 0))],
@@ -134,7 +143,7 @@ mod tests {
         near.write_all(request.as_bytes()).unwrap();
         near.shutdown(std::net::Shutdown::Write).unwrap();
         let runs = Cell::new(0);
-        serve_with(worker, stream, async |worker, client| {
+        serve_with(worker, stream, None, async |worker, client| {
             runs.set(runs.get() + 1);
             worker.fallen.replace(id.map(str::to_owned));
             if answering {

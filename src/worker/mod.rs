@@ -14,6 +14,7 @@ mod intake;
 mod models;
 mod relay;
 mod reply;
+mod secure;
 pub mod state;
 
 use std::io;
@@ -152,7 +153,8 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
 }
 
 async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
-    let open = worker.shared.config.listeners[listener].open;
+    let listener_config = &worker.shared.config.listeners[listener];
+    let (open, is_secure) = (listener_config.open, listener_config.tls.is_some());
     let listener = ListenerId(listener as u16);
     loop {
         let Some((tcp, peer)) = acceptor.accept().await else { return };
@@ -161,11 +163,19 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
             drop(tcp);
             continue;
         };
+        let (worker, entry) = (worker.clone(), Entry { listener, peer, open });
+        if is_secure {
+            spawn(async move {
+                let _place = place;
+                secure::serve(worker.clone(), tcp, entry).await;
+                worker.buffers.note_freed();
+            });
+            continue;
+        }
         let stream = Stream::new(tcp, None, worker.buffers.clone());
-        let worker = worker.clone();
         spawn(async move {
             let _place = place;
-            connection::serve(worker.clone(), stream, Entry { listener, peer, open }).await;
+            connection::serve(worker.clone(), stream, entry).await;
             worker.buffers.note_freed();
         });
     }
@@ -181,6 +191,7 @@ async fn sweep(worker: Rc<Worker>) {
         board.lag_ns.set((now - due).as_nanos() as u64);
         board.ring_depth.set(Operation::under_way());
         worker.upstreams.sweep(now);
+        worker.renew();
         worker.buffers.collect();
         due = now + SWEEP;
         worker.timers.sleep_until(due).await;

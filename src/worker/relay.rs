@@ -121,6 +121,9 @@ impl Relay<'_, '_> {
             if over && self.failure.is_none() && self.framing == Framing::Chunked {
                 last_chunk(&mut out, self.begun.decoder.trailers());
             }
+            if over && self.failure.is_none() && self.ends_connection() {
+                self.scene.client.stream.output.end_with_next();
+            }
             if !out.is_empty() {
                 buffers.give(self.write(out).await?);
                 if self.scene.record.timings.written == Instant::NEVER {
@@ -286,11 +289,10 @@ impl Relay<'_, '_> {
     async fn write(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>, Stop> {
         if self.begun.answer.events().is_some() {
             self.scene.worker.moderator.note();
-            let sent = self.scene.client.write_now(&out).map_err(|interrupt| self.abandon(interrupt))?;
-            if sent == out.len() {
-                return Ok(out);
+            match self.scene.client.write_now(&out).map_err(|interrupt| self.abandon(interrupt))? {
+                None => return Ok(out),
+                Some(sent) => drop(out.drain(..sent)),
             }
-            out.drain(..sent);
         }
         let now = self.scene.worker.clock.now();
         // Not cut short by the total: that the time is over is said between two writes, not by giving one up.
@@ -368,11 +370,12 @@ impl Relay<'_, '_> {
                 self.scene.record.tokens = tokens(usage);
             }
         }
-        Ok(if self.framing == Framing::UntilClose || !self.scene.keeps_alive() {
-            After::Linger
-        } else {
-            After::KeepAlive
-        })
+        Ok(if self.ends_connection() { After::Linger } else { After::KeepAlive })
+    }
+
+    /// True if the answer is the last on its connection.
+    fn ends_connection(&self) -> bool {
+        self.framing == Framing::UntilClose || !self.scene.keeps_alive()
     }
 
     /// Says in the stream that it failed, if there is a stream and it stands between two events; neither a

@@ -33,6 +33,9 @@ impl Scene<'_> {
         // The id was checked when it was taken over.
         let _ = write_header(out, "x-request-id", self.intake.request_id.as_bytes());
         out.extend_from_slice(&self.intake.lines);
+        if let Some(lines) = &self.client.lines {
+            out.extend_from_slice(lines);
+        }
         if !self.keeps_alive() || framing == Framing::UntilClose {
             out.extend_from_slice(b"connection: close\r\n");
         } else if self.intake.is_http10 {
@@ -71,6 +74,9 @@ impl Scene<'_> {
 
     async fn send_whole(&mut self, out: Vec<u8>) -> Result<After, Stop> {
         self.client.timer.set(self.write_until(self.worker.clock.now()));
+        if !self.keeps_alive() {
+            self.client.stream.output.end_with_next();
+        }
         self.client.write(out).await.map_err(Stop::from)?;
         self.record.timings.written = self.mark();
         (self.record.state, self.record.ended_by) = (State::Complete, EndedBy::Completion);
@@ -111,8 +117,12 @@ pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>)
     if reject.status == 405 {
         out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE\r\n");
     }
+    if let Some(lines) = &client.lines {
+        out.extend_from_slice(lines);
+    }
     if close {
         out.extend_from_slice(b"connection: close\r\n");
+        client.stream.output.end_with_next();
     }
     end_head(&mut out);
     if !is_head {

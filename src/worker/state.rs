@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use super::ToWorker;
 use super::drain::Drain;
+use super::secure::Secured;
 use crate::admission::Keys;
 use crate::admission::cors::Cors;
 use crate::base::clock::Clock;
 use crate::base::{ListenerId, WorkerId};
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
 use crate::net::buf::Buffers;
 use crate::net::dns::{Lookups, Names};
 use crate::net::moderator::Moderator;
 use crate::net::timer::Timers;
-use crate::net::tls::ClientConfig;
+use crate::net::tls::Credentials;
 use crate::routing::Table;
 use crate::routing::balance::Rng;
 use crate::telemetry::metrics::board::Board;
@@ -38,8 +39,10 @@ pub struct Shared {
     pub table: Table,
     /// What browsers are told; `None` is nothing.
     pub cors: Option<Cors>,
-    /// What each https endpoint trusts, by endpoint.
-    pub tls: Vec<Option<Arc<ClientConfig>>>,
+    /// What is made of certificates, as it was at start.
+    pub credentials: Arc<Credentials>,
+    /// The same after files have changed, by worker.
+    pub renewed: Vec<Mailbox<Arc<Credentials>>>,
     /// The control thread's way to each worker.
     pub ports: Vec<Port<ToWorker>>,
     /// Newly resolved names, by worker.
@@ -78,11 +81,21 @@ pub struct Worker {
     pub moderator: Rc<Moderator>,
     /// How far it is with ending.
     pub drain: Drain,
+    /// Its certificates.
+    pub secured: Secured,
+    /// What every answer's head holds, by listener.
+    pub lines: Vec<Option<Rc<[u8]>>>,
     /// Bounds on heads.
     pub head_limits: HeadLimits,
     /// The id of an exchange that has panicked, for whoever tells its client.
     pub fallen: RefCell<Option<String>>,
     rng: RefCell<Rng>,
+}
+
+/// What the head of each answer of `listener` holds beside what it is about.
+fn answer_lines(listener: &Listener) -> Option<Rc<[u8]>> {
+    let hsts = listener.tls.as_ref()?.hsts?;
+    Some(format!("strict-transport-security: max-age={}\r\n", hsts.as_secs()).into_bytes().into())
 }
 
 /// Counts one client connection for as long as it lives.
@@ -112,10 +125,12 @@ impl Worker {
             clock,
             timers,
             buffers,
-            upstreams: Upstreams::new(&shared.config, &shared.tls, &board.endpoints, means),
+            upstreams: Upstreams::new(&shared.config, &shared.credentials.endpoints, &board.endpoints, means),
             recorder: Recorder::new(shared.records.clone(), board.clone()),
             moderator: Moderator::new(shared.clock.clone(), shared.config.ring.gather),
             drain: Drain::default(),
+            secured: Secured::new(shared.credentials.clone()),
+            lines: shared.config.listeners.iter().map(answer_lines).collect(),
             head_limits,
             fallen: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),

@@ -41,6 +41,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("io_uring", &["net/rt.rs"]),
     ("mimalloc", &["main.rs"]),
     ("monoio", &["net", "listener", "upstream", "queue", "redis", "worker"]),
+    ("notify", &["control"]),
     ("nix", &["net", "mesh/wake.rs", "listener/mod.rs", "worker", "cli", "mock"]),
     ("papaya", &["cache/shard.rs", "admission/quota.rs"]),
     ("prost", &["wire/protobuf.rs"]),
@@ -51,6 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio", &["mock", "control", "cli"]),
     ("toml", &["config"]),
     ("webpki_roots", &["net/tls.rs"]),
+    ("x509_parser", &["net/tls.rs"]),
     ("zstd_safe", &["wire/coding"]),
     // Peers and tools of the tests.
     ("brotli", &[]),

@@ -10,14 +10,17 @@ pub mod authority;
 pub mod client;
 pub mod coding;
 pub mod dns;
+pub mod https;
 pub mod metrics;
 pub mod origin;
+pub mod pem;
 pub mod process;
 pub mod records;
 
 pub use authority::Authority;
 pub use client::{Client, End, Event, Events, Framing, Head, Response};
 pub use dns::{Dns, Says};
+pub use https::Https;
 pub use metrics::{metric, metric_is, until_at_rest};
 pub use origin::{BlackHole, Ended, Origin, Peer};
 pub use process::{Config, Gateway, Mock};

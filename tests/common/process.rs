@@ -31,6 +31,7 @@ pub fn binary() -> Command {
 pub struct Config {
     raw: Option<String>,
     top: String,
+    listener: String,
     key: String,
     endpoints: Vec<String>,
     endpoint_lines: String,
@@ -45,6 +46,7 @@ impl Config {
         Config {
             raw: None,
             top: "cores = \"0\"\n".into(),
+            listener: String::new(),
             key: "[[keys]]\nname = \"test\"\nsecret = { env = \"RINGWAY_TEST_KEY\" }\nmodels = [\"*\"]\n".into(),
             endpoints: endpoints.to_vec(),
             endpoint_lines: "key = { env = \"RINGWAY_TEST_PROVIDER_KEY\" }\n".into(),
@@ -62,6 +64,12 @@ impl Config {
     /// Takes the place of `cores = "0"`.
     pub fn top(mut self, lines: &str) -> Config {
         self.top = format!("{lines}\n");
+        self
+    }
+
+    /// Lines added to the listener: `access = "open"`.
+    pub fn listener(mut self, lines: &str) -> Config {
+        self.listener = format!("{lines}\n");
         self
     }
 
@@ -102,11 +110,11 @@ impl Config {
 
     /// The file's text.
     pub fn text(&self) -> String {
-        let Config { raw, top, key, endpoints, endpoint_lines, provider, models, rest } = self;
+        let Config { raw, top, listener, key, endpoints, endpoint_lines, provider, models, rest } = self;
         if let Some(raw) = raw {
             return raw.clone();
         }
-        let mut text = format!("{top}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\n{key}\n");
+        let mut text = format!("{top}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n{listener}\n{key}\n");
         let _ = writeln!(text, "[[providers]]\nname = \"mock\"\n{provider}");
         for url in endpoints {
             let _ = writeln!(text, "[[providers.endpoints]]\nurl = \"{url}\"\n{endpoint_lines}");
@@ -205,10 +213,11 @@ impl Drop for Process {
     }
 }
 
-/// The addresses in the lines `… listening on http://127.0.0.1:PORT`.
+/// The addresses in the lines `… listening on http://127.0.0.1:PORT`, or https.
 fn addresses(lines: &[String]) -> Vec<SocketAddr> {
-    let urls = lines.iter().filter_map(|line| line.split_once("listening on http://"));
+    let urls = lines.iter().filter_map(|line| line.split_once("listening on http"));
     urls.map(|(_, rest)| {
+        let rest = rest.trim_start_matches('s').trim_start_matches("://");
         let address = rest.split(|c: char| c.is_whitespace() || matches!(c, '/' | '"')).next().unwrap_or_default();
         address.parse().unwrap_or_else(|error| panic!("listening on \"{rest}\": {error}"))
     })

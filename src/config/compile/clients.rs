@@ -17,6 +17,7 @@ fn listener(mut listener: Section, has_keys: bool, seen: &mut HashMap<SocketAddr
     let text = listener.require("address", r#"IP address and port, "127.0.0.1:8080""#).and_then(|item| item.text());
     let access_item = listener.get("access");
     let access = listener.choice("access", &[("keys", false), ("open", true)]);
+    let tls = listener.get("tls").map_or(Some(None), |item| tls::listener(item.section()?).map(Some));
     listener.finish();
     let text = text?;
     let Ok(address) = text.value.parse::<SocketAddr>() else {
@@ -28,17 +29,14 @@ fn listener(mut listener: Section, has_keys: bool, seen: &mut HashMap<SocketAddr
     if let (true, Some(first)) = (address.port() != 0, seen.insert(canonical, listener_path(&text))) {
         return text.wrong(&format!("is already the address of {first}"), "each listener needs an address of its own");
     }
+    let with = |open| Some(Listener { address, open, tls: tls? });
     let item = match (access_item, access) {
         // Said, but not a known word: reported by now.
         (Some(_), None) => return None,
-        (_, Some(open)) if open || has_keys => return Some(Listener { address, open }),
+        (_, Some(open)) if open || has_keys => return with(open),
         (Some(item), _) => item,
-        (None, _) if has_keys => {
-            return Some(Listener { address, open: false });
-        }
-        (None, _) if canonical.ip().is_loopback() => {
-            return Some(Listener { address, open: true });
-        }
+        (None, _) if has_keys => return with(false),
+        (None, _) if canonical.ip().is_loopback() => return with(true),
         (None, _) => {
             return text.wrong(
                 "is not a loopback address, and there are no [[keys]]",
@@ -102,6 +100,7 @@ pub(super) fn client(mut client: Section) -> ClientTimers {
     let read = ClientTimers {
         keep_alive: client.duration("keep_alive", ClientSchema::KEEP_ALIVE),
         requests_max: client.whole("requests_max", ClientSchema::REQUESTS_MAX) as u32,
+        handshake: client.duration("handshake", ClientSchema::HANDSHAKE),
         head: client.duration("head", ClientSchema::HEAD),
         body: client.duration("body", ClientSchema::BODY),
         write: client.duration("write", ClientSchema::WRITE),

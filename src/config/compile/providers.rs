@@ -39,6 +39,7 @@ fn provider(
         provider.choice("accept_encoding", &[("identity", false), ("pass", true)]).unwrap_or(false);
     let auth = provider.choice("auth", &AUTH_WORDS).unwrap_or(Auth::Dialect);
     let ca = provider.get("ca").and_then(|item| authority_file(&item));
+    let client_certificate = provider.get("client_certificate").and_then(|item| tls::key_pair(&item));
     let first = endpoints.len();
     let list = provider.require("endpoints", "at least one [[providers.endpoints]] with a url");
     for (number, item) in
@@ -55,6 +56,7 @@ fn provider(
             key: None,
             auth,
             ca: ca.clone(),
+            client_certificate: client_certificate.clone(),
         };
         endpoints.push(item.section().and_then(|section| endpoint(section, base)));
     }
@@ -80,16 +82,20 @@ fn endpoint(mut endpoint: Section, base: Endpoint) -> Option<Endpoint> {
     });
     let key = endpoint.get("key").and_then(|item| secrets::endpoint_key(&item));
     let auth = endpoint.choice("auth", &AUTH_WORDS).unwrap_or(base.auth);
-    let ca = endpoint.get("ca").and_then(|item| {
-        if url.as_ref().is_some_and(|url| !url.tls) {
-            return item.wrong("has no effect on an http URL", "https, or no ca");
-        }
-        authority_file(&item)
+    let is_plain = url.as_ref().is_some_and(|url| !url.tls);
+    let ca = endpoint.get("ca").and_then(|item| match is_plain {
+        true => item.wrong("has no effect on an http URL", "https, or no ca"),
+        false => authority_file(&item),
+    });
+    let client_certificate = endpoint.get("client_certificate").and_then(|item| match is_plain {
+        true => item.wrong("has no effect on an http URL", "https, or no client_certificate"),
+        false => tls::key_pair(&item),
     });
     endpoint.finish();
     let url::Url { tls, host, port, authority, path } = url?;
     let ca = ca.or(base.ca).filter(|_| tls);
-    Some(Endpoint { tls, host, port, authority, base_path: path, key, auth, ca, ..base })
+    let client_certificate = client_certificate.or(base.client_certificate).filter(|_| tls);
+    Some(Endpoint { tls, host, port, authority, base_path: path, key, auth, ca, client_certificate, ..base })
 }
 
 /// The path of a readable PEM file with a certificate in it.

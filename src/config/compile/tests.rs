@@ -51,6 +51,8 @@ impl Sources for Fake {
             Some("/etc/ringway/internal-ca.pem" | "/etc/ringway/gpu-1-ca.pem" | "/abs/ca.pem") => {
                 "-----BEGIN CERTIFICATE-----\n".to_owned()
             }
+            // What its name says, for `key_pair` and `authorities` to find.
+            Some(path) if path.starts_with("/etc/ringway/tls/") => path.to_owned(),
             _ => return Err(io::Error::from(io::ErrorKind::NotFound)),
         };
         Ok(text)
@@ -58,6 +60,22 @@ impl Sources for Fake {
 
     fn cores(&self) -> Vec<usize> {
         vec![0, 1, 2, 3, 8]
+    }
+
+    fn key_pair(&self, chain: &str, key: &str) -> Result<(), PemFault> {
+        match (chain.contains("expired"), key.contains("other")) {
+            (true, _) => Err(PemFault::First("holds nothing of use".into())),
+            (_, true) => Err(PemFault::Second("is another's".into())),
+            _ => Ok(()),
+        }
+    }
+
+    fn authorities(&self, authorities: &str, revoked: Option<&str>) -> Result<(), PemFault> {
+        match (authorities.contains("none"), revoked.is_some_and(|revoked| revoked.contains("none"))) {
+            (true, _) => Err(PemFault::First("holds no certificate".into())),
+            (_, true) => Err(PemFault::Second("holds no list".into())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -198,7 +216,7 @@ headers_max = 0
   7:11   listeners[0].address  "0.0.0.0:8080" is not a loopback address, and there are no [[keys]]
                           add [[keys]], listen on 127.0.0.1, or say access = "open"
   8:1    listeners[0].acces  is not a known field
-                          allowed: access, address. Did you mean "access"?
+                          allowed: access, address, tls. Did you mean "access"?
   10:11  listeners[1].address  "localhost:8080" is not an address
                           IP address and port: "127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"
   14:7   providers[0].endpoints[0].url  has a user name; the provider's key belongs into `key`

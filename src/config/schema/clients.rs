@@ -15,6 +15,8 @@ pub struct ListenerSchema {
     /// Whether requests need a key here. Default: `keys`; without any keys `open`, which is allowed unsaid on
     /// loopback only.
     pub access: Option<AccessSchema>,
+    /// Speaks HTTPS here. Default: HTTP in the clear.
+    pub tls: Option<ListenerTlsSchema>,
 }
 
 /// Whether requests need a key.
@@ -63,6 +65,9 @@ pub struct ClientSchema {
     /// Requests on one connection before it is closed: 1 to 1000000000. Default 1000.
     #[schemars(range(min = ClientSchema::REQUESTS_MAX.min, max = ClientSchema::REQUESTS_MAX.max), extend("default" = 1000))]
     pub requests_max: Option<u32>,
+    /// From the connection to the end of its TLS handshake: 1ms to 5m. Default 10s.
+    #[schemars(extend("default" = "10s"))]
+    pub handshake: Option<HumanDuration>,
     /// From the first byte of a head to its last: 1ms to 5m. Default 10s.
     #[schemars(extend("default" = "10s"))]
     pub head: Option<HumanDuration>,
@@ -87,6 +92,8 @@ impl ClientSchema {
     pub const KEEP_ALIVE: Bound<Duration> = ms(1, 75 * SECOND, HOUR);
     /// See the field.
     pub const REQUESTS_MAX: Bound<u64> = between(1, 1000, 1_000_000_000);
+    /// See the field.
+    pub const HANDSHAKE: Bound<Duration> = ms(1, 10 * SECOND, 5 * MINUTE);
     /// See the field.
     pub const HEAD: Bound<Duration> = ms(1, 10 * SECOND, 5 * MINUTE);
     /// See the field.

@@ -26,6 +26,8 @@ pub struct ProviderSchema {
     /// PEM file of one more certificate authority to trust, for all its https endpoints.
     #[schemars(length(min = 1))]
     pub ca: Option<String>,
+    /// What all its https endpoints are shown that ask who we are.
+    pub client_certificate: Option<KeyPairSchema>,
     /// Its URLs, 1 to 64. Requests are spread over them.
     #[schemars(length(min = 1, max = ENDPOINTS_MAX))]
     pub endpoints: Vec<EndpointSchema>,
@@ -47,6 +49,8 @@ pub struct EndpointSchema {
     /// PEM file of one more certificate authority to trust here; https only. Default: the provider's.
     #[schemars(length(min = 1))]
     pub ca: Option<String>,
+    /// What it is shown if it asks who we are; https only. Default: the provider's.
+    pub client_certificate: Option<KeyPairSchema>,
 }
 
 /// Where a provider's key is to be found. Exactly one.
