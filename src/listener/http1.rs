@@ -202,6 +202,8 @@ impl Client {
         self.stream.output.speak(true);
         self.stream.socket.finish();
         self.timer.set(now + LINGER);
+        // Short enough for a gateway that ends, and the client may not have read yet what was written last.
+        self.timer.keep();
         let mut left = LINGER_BYTES_MAX;
         loop {
             let waiting = self.stream.input.bytes().len();

@@ -43,6 +43,8 @@ struct Entry {
     deadline: Cell<Instant>,
     /// The tick whose slot holds this entry; any other slot that still lists it is out of date.
     tick: Cell<u64>,
+    /// True if it is not made due before its time.
+    kept: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -66,8 +68,12 @@ impl Timers {
 
     /// A timer that is off.
     pub fn timer(self: &Rc<Timers>) -> Timer {
-        let entry =
-            Entry { deadline: Cell::new(Instant::NEVER), tick: Cell::new(UNSCHEDULED), waker: RefCell::new(None) };
+        let entry = Entry {
+            deadline: Cell::new(Instant::NEVER),
+            tick: Cell::new(UNSCHEDULED),
+            kept: Cell::new(false),
+            waker: RefCell::new(None),
+        };
         Timer { timers: self.clone(), entry: Rc::new(entry) }
     }
 
@@ -83,10 +89,10 @@ impl Timers {
         self.running().into_iter().filter_map(|entry| entry.waker.borrow().clone()).for_each(Waker::wake);
     }
 
-    /// Makes every running timer due now.
+    /// Makes every running timer due now, but for those that were told to [keep](Timer::keep) their deadline.
     pub fn expire_all(&self) {
         let now = self.clock.now();
-        for entry in self.running() {
+        for entry in self.running().into_iter().filter(|entry| !entry.kept.get()) {
             entry.deadline.set(now);
             entry.tick.set(UNSCHEDULED);
             if let Some(waker) = entry.waker.borrow_mut().take() {
@@ -226,6 +232,11 @@ impl Timer {
         }
     }
 
+    /// From now on this timer's deadlines stand, whoever makes all others due.
+    pub fn keep(&self) {
+        self.entry.kept.set(true);
+    }
+
     /// True once the deadline has passed; else the task of `cx` is woken when it does.
     pub fn poll_expired(&self, cx: &mut Context<'_>) -> bool {
         let deadline = self.entry.deadline.get();
@@ -350,6 +361,21 @@ mod tests {
         timers.serve(at(&timers, 20_004));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(timers.wheel.borrow().scheduled, 0, "nothing is left in the wheel");
+    }
+
+    #[test]
+    fn all_timers_are_made_due_but_those_that_keep_their_deadline() {
+        let (timers, count, waker) = fresh();
+        let (plain, kept) = (timers.timer(), timers.timer());
+        for timer in [&plain, &kept] {
+            timer.set(timers.clock.now() + Duration::from_secs(3600));
+            assert!(!timer.poll_expired(&mut Context::from_waker(&waker)));
+        }
+        kept.keep();
+        timers.expire_all();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        let mut cx = Context::from_waker(&waker);
+        assert!(plain.poll_expired(&mut cx) && !kept.poll_expired(&mut cx));
     }
 
     #[test]

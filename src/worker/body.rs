@@ -250,7 +250,7 @@ impl Scene<'_> {
         if !self.intake.expects_continue || self.client.stream.input.bytes().len() > already {
             return Ok(());
         }
-        self.client.timer.set(self.worker.clock.now() + self.worker.config().client.write);
+        self.client.timer.set(self.write_until(self.worker.clock.now()));
         let said = self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()).await;
         // An interim answer: the real one may still be of any kind.
         self.client.answering = false;
