@@ -41,9 +41,10 @@ can also be given as a hash: `printf %s KEY | sha256sum`.
 It says on stderr where it listens and how its event loops are driven. An
 address in use is refused, also if another ringway has it.
 
-SIGTERM and SIGINT end it: no more clients are taken, what is under way goes on
-for `client.drain` (30s) at most, and streams that are cut then end with an
-error event. A second signal ends it at once.
+SIGTERM and SIGINT end it: no more clients are taken (after `client.drain_delay`,
+which is 0s), what is under way goes on for `client.drain` (25s) at most, and
+streams that are cut then end with an error event. A second signal ends it at
+once.
 
 Exit codes: 0 ended by a signal; 1 ended by a second one, or an address, an event
 loop or the access log cannot be had; 2 the configuration is wrong (as `ringway

@@ -48,13 +48,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Tells the workers to end: to take no more clients, to let what is under way go on for `client.drain`, and to tell
-    /// those that are cut then.
+    /// Tells the workers to end: to take no more clients after `client.drain_delay`, to let what is under way go on for
+    /// `client.drain` from then, and to tell those that are cut then.
     pub fn ring(&self) {
         self.progress.is_draining();
-        let by = self.shared.clock.now() + self.shared.config.client.drain;
+        let client = &self.shared.config.client;
+        let close = self.shared.clock.now() + client.drain_delay;
         for port in &self.shared.ports {
-            port.send(ToWorker::Drain { by });
+            port.send(ToWorker::Drain { close, by: close + client.drain });
         }
     }
 
@@ -108,7 +109,7 @@ pub fn serve(path: &Path) -> ExitCode {
 /// Serves until one of `signals` ends it, which are blocked.
 fn run(config: Config, path: &Path, signals: SigSet) -> ExitCode {
     let cores = config.cores.clone();
-    let drain = config.client.drain;
+    let (delay, drain) = (config.client.drain_delay, config.client.drain);
     // Detached: it ends with the process, or ends the process, also one that is stuck in starting.
     let (tell, told) = sync_channel(1);
     let waiter = std::thread::Builder::new().name("ringway-signals".into()).spawn(move || {
@@ -140,7 +141,8 @@ fn run(config: Config, path: &Path, signals: SigSet) -> ExitCode {
             };
             running.ring();
             let name = signal.ok().and_then(Result::ok).map_or("ended", Signal::as_str);
-            let text = format!("{name}: ending; what is under way has {drain:?}, another signal ends at once");
+            let first = if delay.is_zero() { String::new() } else { format!("clients may come for {delay:?}, then ") };
+            let text = format!("{name}: ending; {first}what is under way has {drain:?}, another signal ends at once");
             log::info("serve", text).say();
             running.wait();
             ExitCode::SUCCESS

@@ -252,8 +252,10 @@ pub struct ClientTimers {
     pub body: Duration,
     /// A piece of an answer, some 64 KiB at most, that the client does not take within this ends the connection. Default 60 s.
     pub write: Duration,
-    /// How long exchanges under way may go on once the process was told to end. Default 30 s.
+    /// How long exchanges under way may go on once the process was told to end. Default 25 s.
     pub drain: Duration,
+    /// How long clients may still come before that. Default 0 s.
+    pub drain_delay: Duration,
     /// What a client means that shuts its sending side after a whole request. Default: it is gone.
     pub half_close: HalfClose,
 }
@@ -315,7 +317,8 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
-            drain: Duration::from_secs(30),
+            drain: Duration::from_secs(25),
+            drain_delay: Duration::ZERO,
             half_close: HalfClose::Gone,
         },
         pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },

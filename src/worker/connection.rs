@@ -83,6 +83,7 @@ mod tests {
     use crate::net::rt::{EventLoop, Rung, spawn};
     use crate::routing::Table;
     use crate::telemetry::metrics::board::Board;
+    use crate::worker::ListenerId;
     use crate::worker::state::Shared;
 
     struct Nothing;
@@ -183,6 +184,53 @@ mod tests {
 
             // Nothing can be said any more where an answer was begun.
             assert_eq!(sent_by_a_panic(openai, true).await, "HTTP/1.1 200 OK\r\n");
+        });
+    }
+
+    /// Tells that it was dropped.
+    struct Note(Rc<Cell<u32>>);
+
+    impl Drop for Note {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn an_exchange_that_outlasts_even_its_last_words_is_dropped_in_order() {
+        let mut event_loop = EventLoop::climb_down(Rung::Epoll, 256).unwrap();
+        event_loop.block_on(async {
+            let (mut near, stream, worker) = pair();
+            spawn(worker.timers.clone().drive());
+            let place = worker.take_place(ListenerId(0)).unwrap();
+            let (begun, dropped) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+            let (own, begins, drops) = (worker.clone(), begun.clone(), dropped.clone());
+            spawn(async move {
+                let _place = place;
+                let stuck = serve_with(own.clone(), stream, None, async |worker, client| {
+                    let _record = Note(drops.clone());
+                    begins.set(1);
+                    client.timer.set(worker.clock.now() + std::time::Duration::from_secs(3600));
+                    // Whatever its timer says.
+                    std::future::poll_fn(|cx| {
+                        let _ = client.timer.poll_expired(cx);
+                        std::task::Poll::<()>::Pending
+                    })
+                    .await;
+                    After::Close
+                });
+                own.drain.unless_given_up(stuck).await;
+            });
+            near.write_all(b"x").unwrap();
+            while begun.get() == 0 {
+                worker.timers.sleep_until(worker.clock.now()).await;
+            }
+            worker.timers.expire_all();
+            worker.timers.sleep_until(worker.clock.now()).await;
+            assert_eq!((dropped.get(), worker.connections()), (0, 1), "it goes on");
+            crate::worker::drain::give_up(&worker).await;
+            assert_eq!((dropped.get(), worker.connections()), (1, 0));
+            assert_eq!(near.read(&mut [0]).unwrap_or(0), 0, "its connection ends");
         });
     }
 

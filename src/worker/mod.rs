@@ -46,9 +46,11 @@ const ACCEPTS: usize = 8;
 /// What the control thread says to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToWorker {
-    /// End: take no more clients, finish what is under way, and cut what is not finished `by` then.
+    /// End: take no more clients from `close` on, finish what is under way, and cut what is not finished `by` then.
     Drain {
-        /// When.
+        /// Until when clients may still come.
+        close: Instant,
+        /// Until when what is under way may go on.
         by: Instant,
     },
 }
@@ -167,7 +169,8 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
         if is_secure {
             spawn(async move {
                 let _place = place;
-                secure::serve(worker.clone(), tcp, entry).await;
+                let serving = secure::serve(worker.clone(), tcp, entry);
+                worker.drain.unless_given_up(serving).await;
                 worker.buffers.note_freed();
             });
             continue;
@@ -175,7 +178,8 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
         let stream = Stream::new(tcp, None, worker.buffers.clone());
         spawn(async move {
             let _place = place;
-            connection::serve(worker.clone(), stream, entry).await;
+            let serving = connection::serve(worker.clone(), stream, entry);
+            worker.drain.unless_given_up(serving).await;
             worker.buffers.note_freed();
         });
     }

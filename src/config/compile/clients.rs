@@ -105,6 +105,7 @@ pub(super) fn client(mut client: Section) -> ClientTimers {
         body: client.duration("body", ClientSchema::BODY),
         write: client.duration("write", ClientSchema::WRITE),
         drain: client.duration("drain", ClientSchema::DRAIN),
+        drain_delay: client.duration("drain_delay", ClientSchema::DRAIN_DELAY),
         half_close: client
             .choice("half_close", &[("gone", HalfClose::Gone), ("finish", HalfClose::Finish)])
             .unwrap_or(HalfClose::Gone),
