@@ -4,30 +4,31 @@ use std::net::SocketAddr;
 
 use crate::base::Dialect;
 use crate::base::reject::Reject;
-use crate::wire;
-use crate::wire::http1::{HeadLimits, HeadSpace, end_head, parse_request, write_content_length, write_status_line};
+use crate::wire::http1::{HeadLimits, HeadSpace, parse_request};
 
-/// The whole answer to a request that began with `bytes` and came to `address`: use https.
+/// What a client is told that spoke HTTP in the clear.
+pub struct Advice {
+    /// The no.
+    pub reject: Reject,
+    /// Whose shape it has.
+    pub dialect: Dialect,
+    /// True if the answer has no body.
+    pub is_head: bool,
+}
+
+/// The advice for a request that began with `bytes` and came to `address`: use https.
 ///
 /// The host that the client meant stands in it if that much of the head has come; what is still to come is not waited for.
-pub fn speak_https(bytes: &[u8], limits: &HeadLimits, address: SocketAddr) -> Vec<u8> {
+pub fn speak_https(bytes: &[u8], limits: &HeadLimits, address: SocketAddr) -> Advice {
     let mut space = HeadSpace::new();
     let head = parse_request(bytes, limits, &mut space).ok().flatten();
     let host = head.as_ref().and_then(|head| head.host).map_or_else(|| address.to_string(), str::to_owned);
-    let dialect = Dialect::of_path(head.as_ref().map_or("", |head| head.target.path));
-    let is_head = head.is_some_and(|head| head.method == "HEAD");
     let text = format!("This port speaks HTTPS: use https://{host}/ instead of http://.");
-    let body = wire::error_body(dialect, &Reject::client(400, "https_required", text));
-    let mut out = Vec::with_capacity(256 + body.len());
-    write_status_line(&mut out, 400);
-    out.extend_from_slice(b"content-type: application/json\r\nx-ringway-error-origin: client\r\n");
-    write_content_length(&mut out, body.len() as u64);
-    out.extend_from_slice(b"connection: close\r\n");
-    end_head(&mut out);
-    if !is_head {
-        out.extend_from_slice(&body);
+    Advice {
+        reject: Reject::client(400, "https_required", text),
+        dialect: Dialect::of_path(head.as_ref().map_or("", |head| head.target.path)),
+        is_head: head.is_some_and(|head| head.method == "HEAD"),
     }
-    out
 }
 
 #[cfg(test)]
@@ -36,8 +37,8 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 1024, headers_max: 10, target_bytes_max: 100 };
 
-    fn answer(request: &str) -> String {
-        String::from_utf8(speak_https(request.as_bytes(), &LIMITS, "192.0.2.1:8443".parse().unwrap())).unwrap()
+    fn advice(request: &str) -> Advice {
+        speak_https(request.as_bytes(), &LIMITS, "192.0.2.1:8443".parse().unwrap())
     }
 
     #[test]
@@ -51,15 +52,17 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: \"><x>\r\n\r\n", "use https://192.0.2.1:8443/ instead"),
             ("GET / HTTP/1.0\r\n\r\n", "use https://192.0.2.1:8443/ instead"),
         ] {
-            let answer = answer(request);
-            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
-            assert!(answer.contains(said) && answer.contains("\"https_required\""), "{request}: {answer}");
+            let reject = advice(request).reject;
+            assert_eq!((reject.status, &*reject.code), (400, "https_required"), "{request}");
+            assert!(reject.message.contains(said), "{request}: {}", reject.message);
         }
     }
 
     #[test]
     fn it_has_the_shape_of_the_paths_dialect_and_no_body_for_head() {
-        assert!(answer("POST /v1/messages HTTP/1.1\r\nHost: a\r\n\r\n").contains("{\"type\":\"error\""));
-        assert!(answer("HEAD /v1/models HTTP/1.1\r\nHost: a\r\n\r\n").ends_with("\r\n\r\n"));
+        let post = advice("POST /v1/messages HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((post.dialect, post.is_head), (Dialect::Anthropic, false));
+        let head = advice("HEAD /v1/models HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((head.dialect, head.is_head), (Dialect::OpenAi, true));
     }
 }

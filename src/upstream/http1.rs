@@ -105,6 +105,8 @@ pub struct AnswerHead {
     pub content: Content,
     /// How it is encoded.
     pub encoding: Encoding,
+    /// True if it says when it was made.
+    pub dated: bool,
     /// Field lines for the client, whole; the endpoint's own request id among them, under another name.
     pub fields: Vec<u8>,
 }
@@ -141,6 +143,7 @@ impl AnswerHead {
             keep_alive: head.keep_alive,
             content,
             encoding,
+            dated: head.fields.get(Known::Date).is_some(),
             fields,
         }
     }

@@ -248,9 +248,13 @@ impl Upstreams {
     }
 }
 
+/// Stands for this gateway and for all in front of it: who they are is not for providers to know (RFC 9110 §7.6.3 asks
+/// for the line and allows a name that is not the host's, and one line for several).
+const VIA: &str = "via: 1.1 ringway\r\n";
+
 /// What we always say to an endpoint: who it is, who we are, and that we want to read along.
 fn own_lines(config: &Config, endpoint: &Endpoint, dialect: Dialect) -> Vec<u8> {
-    let mut lines = format!("host: {}\r\n", endpoint.authority).into_bytes();
+    let mut lines = format!("host: {}\r\n{VIA}", endpoint.authority).into_bytes();
     if !config.providers[endpoint.provider].passes_accept_encoding {
         lines.extend_from_slice(b"accept-encoding: identity\r\n");
     }

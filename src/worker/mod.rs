@@ -8,6 +8,7 @@ mod body;
 mod coded;
 mod connection;
 mod cors;
+mod date;
 mod drain;
 mod exchange;
 mod intake;

@@ -7,10 +7,13 @@ use crate::base::Dialect;
 use crate::base::reject::Reject;
 use crate::listener::http1::Client;
 use crate::telemetry::{EndedBy, State};
-use crate::upstream::http1::AnswerHead;
+use crate::upstream::http1::{AnswerHead, Content};
 use crate::wire;
 use crate::wire::coding;
 use crate::wire::http1::{Framing, end_head, write_content_length, write_header, write_status_line};
+
+/// What our own answers are: for this caller, now, and what they say they are.
+const OWN: &[u8] = b"content-type: application/json\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n";
 
 impl Scene<'_> {
     /// Begins an answer in `out`: its head, for a body framed as `framing`.
@@ -20,6 +23,13 @@ impl Scene<'_> {
         out.extend_from_slice(&head.fields);
         if head.status >= 400 {
             out.extend_from_slice(b"x-ringway-error-origin: upstream\r\n");
+        }
+        if head.content == Content::Events {
+            // nginx in front of us would else hold the events back.
+            out.extend_from_slice(b"x-accel-buffering: no\r\n");
+        }
+        if !head.dated {
+            self.worker.date.write(&self.worker.clock, out);
         }
         self.end_head(out, framing);
     }
@@ -50,9 +60,10 @@ impl Scene<'_> {
     /// The client is gone or does not read.
     pub async fn answer_ourselves(&mut self, json: Vec<u8>) -> Result<After, Stop> {
         self.record.status = 200;
-        let mut out = Vec::with_capacity(256 + json.len());
+        let mut out = Vec::with_capacity(384 + json.len());
         write_status_line(&mut out, 200);
-        out.extend_from_slice(b"content-type: application/json\r\n");
+        out.extend_from_slice(OWN);
+        self.worker.date.write(&self.worker.clock, &mut out);
         self.end_head(&mut out, Framing::Length(json.len() as u64));
         if !self.intake.is_head() {
             out.extend_from_slice(&json);
@@ -68,6 +79,7 @@ impl Scene<'_> {
         self.record.status = 204;
         let mut out = Vec::with_capacity(256 + self.intake.lines.len());
         write_status_line(&mut out, 204);
+        self.worker.date.write(&self.worker.clock, &mut out);
         self.end_head(&mut out, Framing::None);
         self.send_whole(out).await
     }
@@ -99,9 +111,11 @@ pub struct Refusal<'a> {
 pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>) -> After {
     let Refusal { reject, dialect, request_id, is_head, close, lines } = *refusal;
     let body = wire::error_body(dialect, reject);
-    let mut out = Vec::with_capacity(256 + lines.len() + body.len());
+    let mut out = Vec::with_capacity(384 + lines.len() + body.len());
     write_status_line(&mut out, reject.status);
-    out.extend_from_slice(b"content-type: application/json\r\nx-ringway-error-origin: ");
+    out.extend_from_slice(OWN);
+    worker.date.write(&worker.clock, &mut out);
+    out.extend_from_slice(b"x-ringway-error-origin: ");
     out.extend_from_slice(reject.origin.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
     write_content_length(&mut out, body.len() as u64);

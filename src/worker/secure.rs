@@ -10,12 +10,15 @@ use std::task::Poll;
 
 use monoio::net::TcpStream;
 
-use super::connection;
+use super::connection::{self, After};
+use super::cors;
+use super::intake::new_request_id;
+use super::reply::{Refusal, refuse};
 use super::state::Worker;
 use crate::config::HalfClose;
 use crate::listener::Entry;
 use crate::listener::http1::Client;
-use crate::listener::plain;
+use crate::listener::plain::{self, Advice};
 use crate::net::rt::CatchUnwind;
 use crate::net::stream::Stream;
 use crate::net::tls::{Credentials, Failure, Handshakes, Session};
@@ -90,10 +93,11 @@ async fn in_time(worker: &Rc<Worker>, stream: &mut Stream) -> io::Result<()> {
 async fn say_https(worker: &Rc<Worker>, stream: Stream, listener: usize) {
     let config = worker.config();
     let address = config.listeners[listener].address;
-    let answer = plain::speak_https(stream.input.bytes(), &worker.head_limits, address);
+    let Advice { reject, dialect, is_head } = plain::speak_https(stream.input.bytes(), &worker.head_limits, address);
+    let (id, lines) = (new_request_id(worker), cors::lines_of_unread(worker, stream.input.bytes()));
     let mut client = Client::new(stream, worker.timers.timer(), HalfClose::Finish, 0);
-    client.timer.set(worker.clock.now() + config.client.handshake);
-    if client.write(answer).await.is_ok() {
+    let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head, close: true, lines: &lines };
+    if refuse(worker, &mut client, &refusal).await == After::Linger {
         client.linger(worker.clock.now()).await;
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ToWorker;
+use super::date::DateLine;
 use super::drain::Drain;
 use super::secure::Secured;
 use crate::admission::Keys;
@@ -85,6 +86,8 @@ pub struct Worker {
     pub secured: Secured,
     /// What every answer's head holds, by listener.
     pub lines: Vec<Option<Rc<[u8]>>>,
+    /// The date of its answers.
+    pub date: DateLine,
     /// Bounds on heads.
     pub head_limits: HeadLimits,
     /// The id of an exchange that has panicked, for whoever tells its client.
@@ -131,6 +134,7 @@ impl Worker {
             drain: Drain::default(),
             secured: Secured::new(shared.credentials.clone()),
             lines: shared.config.listeners.iter().map(answer_lines).collect(),
+            date: DateLine::default(),
             head_limits,
             fallen: RefCell::default(),
             rng: RefCell::new(Rng::new(shared.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))),

@@ -37,6 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["control"]),
     ("http_body_util", &["mock", "control", "cli"]),
     ("httparse", &["wire/http1.rs"]),
+    ("httpdate", &["worker/date.rs"]),
     ("hyper", &["mock", "control", "cli"]),
     ("io_uring", &["net/rt.rs"]),
     ("mimalloc", &["main.rs"]),

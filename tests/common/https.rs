@@ -107,8 +107,12 @@ impl Https {
 
     /// Reads an answer's head: status line and lower-case field lines.
     pub fn head(&mut self) -> String {
-        let head = self.until(b"\r\n\r\n");
-        String::from_utf8(head).expect("a head in UTF-8").to_ascii_lowercase()
+        self.head_as_it_is().to_ascii_lowercase()
+    }
+
+    /// Reads an answer's head.
+    pub fn head_as_it_is(&mut self) -> String {
+        String::from_utf8(self.until(b"\r\n\r\n")).expect("a head in UTF-8")
     }
 
     /// Reads a whole answer: its head, and its body with a length or in chunks.
