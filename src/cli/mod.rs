@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod mock;
+mod notify;
 pub mod serve;
 
 use std::path::PathBuf;

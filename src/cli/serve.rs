@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
+use super::notify::Manager;
 use crate::admission::Keys;
 use crate::admission::cors::Cors;
 use crate::base::WorkerId;
@@ -32,6 +33,10 @@ use crate::telemetry::metrics::scrape::Scraper;
 use crate::telemetry::{self, log};
 use crate::worker::state::Shared;
 use crate::worker::{self, Own, Started, ToWorker};
+
+/// What may come behind `client.drain`: the last words of workers (3 s), then those of an access log whose disk is slow
+/// (5 s) and of the program log whose reader is (2 s).
+const AFTER_DRAIN: Duration = Duration::from_secs(12);
 
 /// A gateway that accepts clients. It runs until the process ends.
 pub struct Running {
@@ -57,6 +62,20 @@ impl Running {
         for port in &self.shared.ports {
             port.send(ToWorker::Drain { close, by: close + client.drain });
         }
+    }
+
+    /// Tells the service manager that all goes well, as often as it asks for and for as long as no worker is stuck.
+    fn watch(&self, manager: &Arc<Manager>) -> io::Result<()> {
+        let Some(within) = manager.watchdog() else { return Ok(()) };
+        let (manager, shared) = (manager.clone(), self.shared.clone());
+        let watch = move || loop {
+            std::thread::sleep(within / 2);
+            let now = shared.clock.now();
+            if shared.boards.iter().all(|board| board.silence(now) < admin::STUCK.max(within / 2)) {
+                manager.alive();
+            }
+        };
+        std::thread::Builder::new().name("ringway-watchdog".into()).spawn(watch).map(drop)
     }
 
     /// Has files that are written opened anew, for whoever moves them.
@@ -130,9 +149,14 @@ fn run(config: Config, path: &Path, signals: SigSet) -> ExitCode {
         log::error("serve", format!("signals cannot be waited for: {error}")).say();
         return ExitCode::FAILURE;
     }
+    let manager = Arc::new(Manager::from_env());
     match start_from(config, Some(path)) {
         Ok(running) => {
             announce(&running, &cores);
+            manager.ready(&workers(&running, &cores));
+            if let Err(error) = running.watch(&manager) {
+                log::error("serve", format!("the service manager's watchdog cannot be told: {error}")).say();
+            }
             let signal = loop {
                 match told.recv() {
                     Ok(Ok(Signal::SIGHUP)) => running.reopen(),
@@ -140,6 +164,7 @@ fn run(config: Config, path: &Path, signals: SigSet) -> ExitCode {
                 }
             };
             running.ring();
+            manager.stopping(delay + drain + AFTER_DRAIN, "finishing what is under way");
             let name = signal.ok().and_then(Result::ok).map_or("ended", Signal::as_str);
             let first = if delay.is_zero() { String::new() } else { format!("clients may come for {delay:?}, then ") };
             let text = format!("{name}: ending; {first}what is under way has {drain:?}, another signal ends at once");
@@ -345,16 +370,20 @@ pub fn announce(running: &Running, cores: &[usize]) {
     if let Some(address) = running.admin {
         log::info("serve", format!("admin: http://{address}/status, /metrics, /healthz, /readyz")).say();
     }
-    let Some(first) = running.workers.first() else { return };
-    for refused in &first.refused {
+    for refused in running.workers.first().iter().flat_map(|first| &first.refused) {
         log::info("serve", format!("not available here: {refused}")).say();
     }
     if let Some(worker) = running.workers.iter().find(|worker| !worker.pinned) {
         log::warn("serve", format!("worker {} could not be pinned to its core", worker.id.0)).say();
     }
+    log::info("serve", format!("ready: {}", workers(running, cores))).say();
+}
+
+/// `2 workers on cores 0,1, io_uring (…)`
+fn workers(running: &Running, cores: &[usize]) -> String {
     let count = running.workers.len();
     let plural = if count == 1 { "" } else { "s" };
     let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-    let text = format!("ready: {count} worker{plural} on core{plural} {}, {}", cores.join(","), first.rung);
-    log::info("serve", text).say();
+    let rung = running.workers.first().map(|first| first.rung.to_string()).unwrap_or_default();
+    format!("{count} worker{plural} on core{plural} {}, {rung}", cores.join(","))
 }

@@ -39,7 +39,7 @@ const HEAD: Duration = Duration::from_secs(30);
 /// Request line and headers together.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// A worker that has not come to its once-a-second duty for so long is stuck.
-const STUCK: Duration = Duration::from_secs(5);
+pub const STUCK: Duration = Duration::from_secs(5);
 /// How often workers' CPU time is read.
 const SAMPLE: Duration = Duration::from_secs(2);
 /// How long a scrape is written before workers that wait for the core have it. An unoptimised build is ten times slower,
