@@ -464,7 +464,7 @@ fn an_event_waits_for_its_time_and_says_when_it_left() {
         .filter_map(|chunk| chunk["x_sent_ns"].as_u64())
         .collect();
     assert_eq!(times.len(), 5, "{data:?}");
-    assert!(times[1] >= before + 20_000_000 && times[3] >= times[1] + 35_000_000, "{times:?}");
+    assert!(times[1] >= before + 20_000_000 && times[3] >= before + 60_000_000, "{times:?}");
     assert!(times.is_sorted() && times[4] <= after, "{times:?}");
 }
 
@@ -604,5 +604,5 @@ fn the_fixed_mode_answers_streams_and_notices_who_leaves() {
     eventually("the stream is seen", || Some(silent.stats()).filter(|seen| seen.in_flight == 1));
     drop(leaver);
     eventually("it was cancelled", || Some(silent.stats()).filter(|seen| seen.cancelled == 1));
-    assert_eq!(mock.stats().completed, 5);
+    eventually("all five are seen to have ended", || Some(mock.stats()).filter(|seen| seen.completed == 5));
 }
