@@ -468,6 +468,37 @@ fn a_gateway_that_ends_lets_tls_streams_finish() {
 }
 
 #[test]
+fn what_a_gateway_that_ends_has_to_cut_is_told_so_over_tls() {
+    use nix::sys::signal::{Signal, kill};
+    for driver in DRIVERS {
+        let more = format!("[client]\ndrain = \"50ms\"\ndrain_delay = \"1ms\"\n[ring]\ndriver = {driver:?}");
+        let mut world = World::new("", &more);
+        let (mut streaming, mut waiting) = (world.connect(), world.connect());
+        streaming.send_request("POST", PATH, &JSON, &chat("m", true));
+        let mut peer = world.origin.accept();
+        peer.request();
+        peer.begin_stream().chunk(content("one"));
+        streaming.head();
+        streaming.chunk().expect("an event");
+        waiting.send_request("POST", PATH, &JSON, &chat("m", false));
+        let mut silent = world.origin.accept();
+        silent.request();
+        kill(nix::unistd::Pid::from_raw(world.gateway.process.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+        let event = streaming.chunk().expect("a last event");
+        assert!(String::from_utf8_lossy(&event).contains("\"shutting_down\""), "{driver}: {event:?}");
+        assert!(
+            streaming.ends_properly() && streaming.held().is_empty(),
+            "{driver}: no last chunk, which would be a lie"
+        );
+        let (head, body) = waiting.answer();
+        assert!(head.starts_with("http/1.1 503 ") && head.contains("connection: close"), "{driver}: {head}");
+        assert!(String::from_utf8_lossy(&body).contains("\"shutting_down\""), "{driver}");
+        assert!(waiting.ends_properly(), "{driver}: this answer is whole");
+        assert_eq!(world.gateway.process.wait().code(), Some(0), "{driver}");
+    }
+}
+
+#[test]
 fn many_hands_are_shaken_at_once() {
     let world = World::with("", |config| config.top("cores = \"0-1\""));
     let (config, start) = (client(&world.authority, BOTH), Instant::now());

@@ -156,6 +156,11 @@ impl Https {
         }
     }
 
+    /// What has been received and not been consumed.
+    pub fn held(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Reads once.
     pub fn fill(&mut self) -> std::io::Result<usize> {
         let mut piece = [0; 64 << 10];
