@@ -5,7 +5,7 @@
 //! of their own: a buffered one holds 4 KiB for as long as it lives, and there may be many that wait.
 
 mod client;
-mod handshakes;
+mod failure;
 mod server;
 mod tickets;
 
@@ -19,7 +19,7 @@ use rustls::unbuffered::{ConnectionState, EncryptError, UnbufferedStatus};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 
 pub use client::{ClientConfig, Identity, client_config};
-pub use handshakes::{Failure, Handshakes};
+pub use failure::Failure;
 pub use server::{
     ClientAuth, Faulty, Group, KeyPair, ServerConfig, ServerOptions, Tickets, Version, check_authorities,
     check_key_pair, server_config,

@@ -362,6 +362,15 @@ pub const UPSTREAM_FAILURES: Family = counter(
      or fell silent.",
 );
 
+/// Handshakes.
+pub const TLS_HANDSHAKES: Family = counter(
+    "ringway_tls_handshakes_total",
+    &["side", "result"],
+    "TLS handshakes with clients and with upstreams: full, resumed, or why not. If clients seldom resume, they connect anew \
+     too often or their tickets expire; certificate and incompatible are settings at one end; plain_http is a client that \
+     forgot the s.",
+);
+
 /// Askings for names.
 pub const DNS_LOOKUPS: Family = counter(
     "ringway_dns_lookups_total",

@@ -8,7 +8,7 @@ use super::{Connection, ErrorKind, Means, Phase, Place, Slot, UpstreamError, Ups
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
 use crate::net::stream::Stream;
-use crate::net::tls::Session;
+use crate::net::tls::{Failure, Session};
 
 impl Upstreams {
     /// Connects to `endpoint`: at its one address, or at the first of several that answers. While its name is being
@@ -87,8 +87,17 @@ async fn first(
 /// Makes a stream of a connected socket.
 async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, means: &Means) -> Result<Stream, ErrorKind> {
     let tls = slot.tls.borrow().clone();
+    let is_secure = tls.is_some();
     let session = tls.map(|config| Session::client(config, &slot.host)).transpose();
     let mut stream = Stream::new(tcp, session.map_err(ErrorKind::Io)?, means.buffers.clone());
-    stream.handshake().await.map_err(ErrorKind::Io)?;
+    let shaken = stream.handshake().await;
+    if is_secure {
+        let handshakes = &slot.board.handshakes;
+        match &shaken {
+            Ok(()) => handshakes.note_done(stream.is_resumed()),
+            Err(error) => handshakes.note_failed(Failure::of(error) as usize),
+        }
+    }
+    shaken.map_err(ErrorKind::Io)?;
     Ok(stream)
 }

@@ -21,20 +21,16 @@ use crate::listener::http1::Client;
 use crate::listener::plain::{self, Advice};
 use crate::net::rt::CatchUnwind;
 use crate::net::stream::Stream;
-use crate::net::tls::{Credentials, Failure, Handshakes, Session};
+use crate::net::tls::{Credentials, Failure, Session};
 use crate::telemetry::log;
 
-/// One worker's view of the certificates, and what came of showing them.
-pub struct Secured {
-    credentials: RefCell<Arc<Credentials>>,
-    /// Its clients' handshakes.
-    pub handshakes: Handshakes,
-}
+/// One worker's view of the certificates.
+pub struct Secured(RefCell<Arc<Credentials>>);
 
 impl Secured {
     /// Begins with `credentials`.
     pub fn new(credentials: Arc<Credentials>) -> Secured {
-        Secured { credentials: RefCell::new(credentials), handshakes: Handshakes::default() }
+        Secured(RefCell::new(credentials))
     }
 }
 
@@ -49,24 +45,24 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, entry: Entry) {
 /// A session of its own for the client, or `None`, the connection having been ended.
 async fn shake(worker: &Rc<Worker>, tcp: TcpStream, listener: usize) -> Option<Stream> {
     worker.renew();
-    let config = worker.secured.credentials.borrow().listeners.get(listener).cloned().flatten()?;
+    let config = worker.secured.0.borrow().listeners.get(listener).cloned().flatten()?;
     let session = Session::server(config).ok()?;
     let mut stream = Stream::new(tcp, Some(session), worker.buffers.clone());
     // What a stranger sends runs through much code that is not ours: should it panic, this connection ends and no other.
     let outcome = CatchUnwind::new(in_time(worker, &mut stream)).await;
-    let handshakes = &worker.secured.handshakes;
+    let handshakes = &worker.board.handshakes;
     match outcome {
         Ok(Ok(())) => {
             handshakes.note_done(stream.is_resumed());
             return Some(stream);
         }
         Ok(Err(_)) if !stream.is_secure() => {
-            handshakes.note_failed(Failure::PlainHttp);
+            handshakes.note_failed(Failure::PlainHttp as usize);
             say_https(worker, stream, listener).await;
         }
-        Ok(Err(error)) => handshakes.note_failed(Failure::of(&error)),
+        Ok(Err(error)) => handshakes.note_failed(Failure::of(&error) as usize),
         Err(panic) => {
-            handshakes.note_failed(Failure::Malformed);
+            handshakes.note_failed(Failure::Malformed as usize);
             let event = log::error("worker", format!("a TLS handshake panicked and was ended: {panic}"));
             event.with("worker", worker.id.0).say();
         }
@@ -108,7 +104,18 @@ impl Worker {
         let renewed = self.shared.renewed.get(usize::from(self.id.0)).and_then(|mailbox| mailbox.take());
         if let Some(credentials) = renewed {
             self.upstreams.renew(&credentials.endpoints);
-            *self.secured.credentials.borrow_mut() = credentials;
+            *self.secured.0.borrow_mut() = credentials;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::board::Handshakes;
+
+    #[test]
+    fn failures_are_counted_under_their_own_names() {
+        assert_eq!(Failure::ALL.map(Failure::as_str), Handshakes::FAILURES);
     }
 }

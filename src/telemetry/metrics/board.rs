@@ -16,6 +16,36 @@ pub const PHASES: usize = Phase::ALL.len();
 /// Whose fault an error was.
 pub const ORIGINS: usize = 3;
 
+/// How TLS handshakes ended.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    full: Count,
+    resumed: Count,
+    failed: [Count; Handshakes::FAILURES.len()],
+}
+
+impl Handshakes {
+    /// Why they may fail, as labels.
+    pub const FAILURES: [&str; 7] =
+        ["plain_http", "timeout", "closed", "certificate", "alert", "incompatible", "malformed"];
+
+    /// Counts one that succeeded.
+    pub fn note_done(&self, resumed: bool) {
+        if resumed { &self.resumed } else { &self.full }.add(1);
+    }
+
+    /// Counts one that failed, for the reason at this place of [`Handshakes::FAILURES`].
+    pub fn note_failed(&self, reason: usize) {
+        self.failed[reason].add(1);
+    }
+
+    /// Every result and its count.
+    pub fn results(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let done = [("full", self.full.get()), ("resumed", self.resumed.get())];
+        done.into_iter().chain(Handshakes::FAILURES.into_iter().zip(self.failed.iter().map(Count::get)))
+    }
+}
+
 /// One worker's figures.
 ///
 /// Lives on: the worker, its only writer; the control thread reads, which holds nothing up.
@@ -39,6 +69,8 @@ pub struct Board {
     pub errors: [[Count; PHASES]; ORIGINS],
     /// Exchanges whose client left, by phase.
     pub cancelled: [Count; PHASES],
+    /// TLS handshakes with clients.
+    pub handshakes: Handshakes,
     /// By listener.
     pub listeners: Box<[ListenerBoard]>,
     /// By endpoint.
@@ -74,6 +106,8 @@ pub struct EndpointBoard {
     pub opened: Count,
     /// Attempts over a kept connection.
     pub reused: Count,
+    /// TLS handshakes; one that was given up is none.
+    pub handshakes: Handshakes,
     /// Attempts that it failed, by phase.
     pub failures: [Count; PHASES],
     /// When it last failed one, on the gateway's clock; 0 if it never did.
@@ -109,6 +143,7 @@ impl Board {
             ended: Count::new(),
             errors: Default::default(),
             cancelled: Default::default(),
+            handshakes: Handshakes::default(),
             listeners: (0..listeners).map(|_| ListenerBoard::default()).collect(),
             endpoints: (0..endpoints).map(|_| Arc::default()).collect(),
             // One more, for those beyond the bound.

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::board::{Board, Count, EndpointBoard, ListenerBoard};
+use super::board::{Board, Count, EndpointBoard, Handshakes, ListenerBoard};
 use super::cells::{CLASSES, Cell, Lazy, Names, Route, TOKEN_KINDS};
 use super::histogram::{Quantiles, Total};
 use super::text::{Format, Text, Value};
@@ -131,6 +131,7 @@ const ROWS: &[(&Family, Rows)] = &[
     (&UPSTREAM_OPENED, Rows::Endpoint(|endpoint| &endpoint.opened)),
     (&UPSTREAM_REUSED, Rows::Endpoint(|endpoint| &endpoint.reused)),
     (&UPSTREAM_FAILURES, Rows::Failures),
+    (&TLS_HANDSHAKES, Rows::Special(handshakes)),
     (&DNS_LOOKUPS, Rows::Special(lookups)),
     (&DNS_NAMES, Rows::One(|facts| facts.names.as_ref().map(|names| Value::Whole(names.names)))),
     (&DNS_FAILING, Rows::One(|facts| facts.names.as_ref().map(|names| Value::Whole(names.failing)))),
@@ -402,6 +403,23 @@ fn requests(split: &mut Split<'_>) {
 fn tokens(split: &mut Split<'_>) {
     for (kind, word) in TOKEN_KINDS.iter().enumerate() {
         split.line(&[word], |cell| cell.tokens[kind].get());
+    }
+}
+
+fn handshakes(scrape: &Scrape, family: &Family, text: &mut Text) {
+    let clients = scrape.boards.iter().map(|board| &board.handshakes).collect();
+    let endpoints = scrape.boards.iter().flat_map(|board| &board.endpoints);
+    let upstreams = endpoints.map(|endpoint| &endpoint.handshakes).collect();
+    for (side, of) in [("client", clients), ("upstream", upstreams)] as [(&str, Vec<&Handshakes>); 2] {
+        let mut sums = Handshakes::default().results().collect::<Vec<_>>();
+        for one in of {
+            for ((_, sum), (_, count)) in sums.iter_mut().zip(one.results()) {
+                *sum += count;
+            }
+        }
+        for (result, sum) in sums {
+            text.line(family, "", &[side, result], None, Value::Whole(sum));
+        }
     }
 }
 
