@@ -5,7 +5,7 @@
 //! ```text
 //! cli                        the command line: serve, check, schema, demo, mock
 //! mock                       the simulated provider (hyper, tokio); imports only base
-//! control                    the control plane: names, the admin listener, the access log; never on a request's path
+//! control                    the control plane: names, certificates, the admin listener, logs; never on a request's path
 //! worker                     the data plane: one pinned thread per core; decisions meet IO here only
 //! ─────────────────────────────
 //! listener  upstream         edges: clients and providers

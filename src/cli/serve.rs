@@ -21,7 +21,7 @@ use crate::config::{self, Config, LogTarget};
 use crate::control::access_log::{self, AccessLog};
 use crate::control::admin::{self, Progress, WorkerInfo};
 use crate::control::credentials::{Loader, News};
-use crate::control::{self, program_log, resolver};
+use crate::control::{self, program_log, resolver, watch};
 use crate::listener;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
@@ -208,7 +208,11 @@ fn start_from(config: Config, path: Option<&Path>) -> Result<Running, String> {
     }
     let admin = config.admin.as_ref().map(|admin| bind_admin(admin.address)).transpose()?;
     let admin_address = admin.as_ref().map(|(address, _)| *address);
-    let (shared, access_log) = share(config, ports, &addresses)?;
+    let config = Arc::new(config);
+    let clock = Clock::new();
+    let mut loader = Loader::new(config.clone());
+    let credentials = credentials(&mut loader, clock.unix())?;
+    let (shared, access_log) = share(config, clock, credentials, ports, &addresses)?;
     let progress = Arc::new(Progress::default());
     let (sender, receiver) = sync_channel(workers);
     let mut threads = Vec::new();
@@ -217,7 +221,8 @@ fn start_from(config: Config, path: Option<&Path>) -> Result<Running, String> {
             .map_err(|error| format!("worker {id} cannot be started: {error}"))?;
         threads.push(thread);
     }
-    let tasks = tasks(&shared, &progress, &addresses, admin, path);
+    let mut tasks = tasks(&shared, &progress, &addresses, admin, path);
+    tasks.extend(certificates(loader, &shared));
     control::start(tasks).map_err(|error| format!("the control thread cannot be started: {error}"))?;
     let mut started = Vec::new();
     for _ in 0..workers {
@@ -283,13 +288,24 @@ fn tasks(
     names.into_iter().chain(admin).collect()
 }
 
+/// Keeps the workers' certificates as their files are.
+fn certificates(loader: Loader, shared: &Arc<Shared>) -> Option<control::Task> {
+    let publisher = shared.clone();
+    watch::task(loader, shared.clock.clone(), move |credentials| {
+        for (mailbox, port) in publisher.renewed.iter().zip(&publisher.ports) {
+            mailbox.put(credentials.clone());
+            port.ring();
+        }
+    })
+}
+
 fn share(
-    config: Config,
+    config: Arc<Config>,
+    clock: Clock,
+    credentials: Arc<Credentials>,
     ports: Vec<Port<ToWorker>>,
     addresses: &[SocketAddr],
 ) -> Result<(Arc<Shared>, Option<AccessLog>), String> {
-    let config = Arc::new(config);
-    let clock = Clock::new();
     let mut records = None;
     let mut access_log = None;
     if let Some(settings) = &config.access_log {
@@ -300,12 +316,11 @@ fn share(
         records = Some(queue);
     }
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-    let mut loader = Loader::new(config.clone());
     let shared = Arc::new(Shared {
         keys: Keys::new(&config),
         table: Table::new(&config),
         cors: config.cors.as_ref().map(Cors::new),
-        credentials: credentials(&mut loader, clock.unix())?,
+        credentials,
         renewed: config.cores.iter().map(|_| Mailbox::default()).collect(),
         ports,
         names: config.cores.iter().map(|_| Mailbox::default()).collect(),

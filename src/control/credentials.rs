@@ -51,6 +51,8 @@ struct Front {
 pub struct News {
     /// The whole, if anything of it is new.
     pub credentials: Option<Arc<Credentials>>,
+    /// The listeners and endpoints whose files have changed and can be used.
+    pub renewed: Vec<String>,
     /// A sentence for each listener or endpoint whose files cannot be used.
     pub faults: Vec<String>,
 }
@@ -80,7 +82,7 @@ impl Loader {
     /// Reads all files, and makes anew what they have changed of.
     pub fn look(&mut self, now: UnixTime) -> News {
         let files: Files = self.paths().into_iter().map(|path| (path.clone(), read(&path))).collect();
-        let (mut is_new, mut faults) = (false, Vec::new());
+        let (mut renewed, mut faults) = (Vec::new(), Vec::new());
         for (listener, front) in self.config.listeners.iter().zip(&mut self.listeners) {
             let (Some(tls), Some(front)) = (&listener.tls, front) else { continue };
             let seen = digest(front_files(tls), &files);
@@ -88,7 +90,10 @@ impl Loader {
                 continue;
             }
             match front.make(tls, &files, now) {
-                Ok(made) => (front.shown.made, is_new) = (Some(made), true),
+                Ok(made) => {
+                    front.shown.made = Some(made);
+                    renewed.push(format!("listener {}", listener.address));
+                }
                 Err(what) => faults.push(format!("listener {}: {what}", listener.address)),
             }
         }
@@ -102,11 +107,14 @@ impl Loader {
                 continue;
             }
             match made.entry(seen).or_insert_with(|| client_config(parts.0.as_deref(), parts.1.as_ref(), &files)) {
-                Ok(config) => (back.made, is_new) = (Some(config.clone()), true),
+                Ok(config) => {
+                    back.made = Some(config.clone());
+                    renewed.push(format!("endpoint {}", endpoint.name));
+                }
                 Err(what) => faults.push(format!("endpoint {}: {what}", endpoint.name)),
             }
         }
-        News { credentials: is_new.then(|| self.credentials()), faults }
+        News { credentials: (!renewed.is_empty()).then(|| self.credentials()), renewed, faults }
     }
 
     /// The whole of what was made so far.

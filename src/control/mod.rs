@@ -9,6 +9,7 @@ pub mod credentials;
 mod process;
 pub mod program_log;
 pub mod resolver;
+pub mod watch;
 
 use std::io;
 use std::pin::Pin;

@@ -277,6 +277,8 @@ impl Scene<'_> {
 async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> Result<Connection, Failed> {
     let worker = scene.worker;
     scene.start_timer(Wait::Connect, model);
+    // A certificate that was put in place a moment ago counts.
+    worker.renew();
     let work = worker.upstreams.connect(endpoint, model.timers.connect);
     match scene.client.watch(work).await {
         Ok(outcome) => outcome.map_err(Failed::Again),

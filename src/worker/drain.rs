@@ -74,12 +74,13 @@ impl Drain {
     }
 }
 
-/// Hears what the other threads have for this worker, until none is left to speak: newly resolved names, and the
-/// message to end.
+/// Hears what the other threads have for this worker, until none is left to speak: newly resolved names, changed
+/// certificates, and the message to end.
 pub async fn hear(worker: Rc<Worker>, mut ear: Ear) {
     loop {
         let is_open = ear.hear().await;
         worker.adopt_names();
+        worker.renew();
         let message = worker.shared.ports.get(usize::from(worker.id.0)).and_then(|port| port.take());
         if let Some(ToWorker::Drain { close, by }) = message {
             worker.drain.tell(close, by);

@@ -196,7 +196,6 @@ async fn sweep(worker: Rc<Worker>) {
         board.lag_ns.set((now - due).as_nanos() as u64);
         board.ring_depth.set(Operation::under_way());
         worker.upstreams.sweep(now);
-        worker.renew();
         worker.buffers.collect();
         due = now + SWEEP;
         worker.timers.sleep_until(due).await;

@@ -180,6 +180,17 @@ impl Process {
         }
     }
 
+    /// Waits until the lines are as `has` wants them, which is `what`.
+    ///
+    /// # Panics
+    /// As [`Process::lines_until`].
+    pub fn until(&self, what: &str, has: impl Fn(&[String]) -> bool) {
+        let kept = self.lines.kept.lock().expect("not poisoned");
+        let waiting = |kept: &mut (Vec<String>, bool)| !has(&kept.0) && !kept.1;
+        let (kept, _) = self.lines.more.wait_timeout_while(kept, PATIENCE, waiting).expect("not poisoned");
+        assert!(has(&kept.0), "not {what} in {PATIENCE:?}:\n{}", kept.0.join("\n"));
+    }
+
     /// Every line so far.
     pub fn lines(&self) -> Vec<String> {
         self.lines.kept.lock().expect("not poisoned").0.clone()

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use rustls::ClientConfig;
 
@@ -53,16 +54,26 @@ pub fn client_config(extra_pem: Option<&[u8]>, identity: Option<Identity<'_>>) -
 /// Every certificate of a PEM file, at least one.
 pub(super) fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|error| invalid(error.to_string()))?;
+    let found = found.map_err(|error| invalid(broken(&error)))?;
     if found.is_empty() { Err(invalid("holds no certificate")) } else { Ok(found) }
 }
 
 /// The first private key of a PEM file.
 pub(super) fn private_key(pem: &[u8]) -> io::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => invalid("holds no private key"),
-        error => invalid(error.to_string()),
+        pem::Error::NoItemsFound => invalid("holds no private key"),
+        error => invalid(broken(&error)),
     })
+}
+
+/// What is wrong with a PEM file, said of it.
+pub(super) fn broken(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("is not whole: -----END {}----- is missing", String::from_utf8_lossy(end_marker))
+        }
+        error => format!("is no sound PEM file: {error}"),
+    }
 }
 
 pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

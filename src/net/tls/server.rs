@@ -14,7 +14,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 pub use super::tickets::Tickets;
 pub use rustls::ServerConfig;
 
-use super::client::{certificates, private_key};
+use super::client::{broken, certificates, private_key};
 use crate::base::clock::UnixTime;
 
 /// TLS 1.3 tickets sent after a full handshake, and after a resumed one. Each costs a key derivation, a sealing and some
@@ -186,7 +186,7 @@ fn lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Strin
     match found {
         Ok(found) if found.is_empty() => Err("holds no list of revoked certificates".into()),
         Ok(found) => Ok(found),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(broken(&error)),
     }
 }
 

@@ -416,6 +416,7 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
         ("", &one.key, true, "holds no certificate"),
         (&one.key, &one.key, true, "holds no certificate"),
         (broken, &one.key, true, "its certificate cannot be read"),
+        (&one.chain[..one.chain.len() / 2], &one.key, true, "is not whole: -----END CERTIFICATE----- is missing"),
         (&one.chain, "", false, "holds no private key"),
         (&one.chain, &one.chain, false, "holds no private key"),
         (&one.chain, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", false, "cannot be used"),
