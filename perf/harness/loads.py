@@ -27,22 +27,31 @@ class Sizes:
         self.slow_streams = 100 if smoke else 4000
         self.slow_gap_ms = 100 if smoke else 500
         self.slow_tokens = 3 if smoke else 12
+        self.handshakes = 8 if smoke else 32
         self.idle = 200 if smoke else 9000
         self.settle = 0.1 if smoke else 4.0
         self.starts = 1 if smoke else 7
 
 
 class Load:
-    """One load: its arguments for `ringway-perf load`, the upstream it goes to, the unit it is divided by."""
+    """One load: its arguments for `ringway-perf load`, the upstream it goes to, the unit it is divided by.
 
-    def __init__(self, key, title, upstream, unit, arguments):
+    Over TLS only peers that speak it are visited.
+    """
+
+    def __init__(self, key, title, upstream, unit, arguments, tls=False):
         self.key, self.title, self.upstream, self.unit, self.arguments = key, title, upstream, unit, arguments
+        self.tls = tls
+
+    def fits(self, peer):
+        return not self.tls or peer.tls_port is not None
 
 
 def relayed(sizes, events):
     """The loads that every peer relays in turn. `events` has the stamped events of one stream, by upstream."""
     common = ["--body-bytes", sizes.body_bytes]
     timed = [*common, "--connections", sizes.connections, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up]
+    once = [*common, "--connections", sizes.handshakes, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up, "--once"]
     def streams(upstream, count, gap_ms, repeats):
         return ["sse", *common, "--streams", count, "--gap-ms", gap_ms, "--repeats", repeats, "--events", events[upstream]]
     return [
@@ -50,6 +59,11 @@ def relayed(sizes, events):
              "fixed", "request", ["closed", *timed]),
         Load("rate", f"the same at {sizes.rate:,}/s, Poisson, latency from the scheduled time",
              "fixed", "request", ["open", *timed, "--rate", sizes.rate, "--poisson"]),
+        Load("tls", f"POST over TLS 1.3, closed loop, {sizes.connections} connections", "fixed", "request",
+             ["closed", *timed], tls=True),
+        Load("shake", f"TLS 1.3 handshake, POST and close, {sizes.handshakes} at a time", "fixed", "request",
+             ["closed", *once], tls=True),
+        Load("resume", "the same, the session resumed", "fixed", "request", ["closed", *once, "--resume"], tls=True),
         Load("sse", f"{sizes.streams} streams, an event each {sizes.stream_gap_ms} ms",
              "stream", "event", streams("stream", sizes.streams, sizes.stream_gap_ms, sizes.stream_repeats)),
         # The provider of the other streams keeps to a phase of its own, which hides the time to the first event.
@@ -61,15 +75,17 @@ def relayed(sizes, events):
     ]
 
 
-def idle(sizes):
-    return Load("idle", f"{sizes.idle:,} idle keep-alive connections", "fixed", "connection",
+def idle(sizes, tls):
+    key, over = ("tls-idle", "TLS") if tls else ("idle", "keep-alive")
+    return Load(key, f"{sizes.idle:,} idle {over} connections", "fixed", "connection",
                 ["idle", "--body-bytes", sizes.body_bytes, "--connections", sizes.idle, "--settle", sizes.settle,
-                 "--wave", min(64, sizes.idle)])
+                 "--wave", min(64, sizes.idle)], tls=tls)
 
 
 def offer(tools, load, peer, cpus, timeout=180):
     """Runs the load against the peer; its JSON. Failed requests are in it, not raised."""
-    argv = [tools, "load", *load.arguments, "--url", peer.url(load.upstream), "--model", MODELS[load.upstream],
+    way = peer.tls_way() if load.tls else ["--url", peer.url(load.upstream)]
+    argv = [tools, "load", *load.arguments, *way, "--model", MODELS[load.upstream],
             "--header", HEADER]
     for pid in peer.pids():
         argv += ["--pid", pid]

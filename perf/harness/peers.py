@@ -56,13 +56,19 @@ class Upstreams:
 
 
 class Peer:
-    """A proxy that is running. `ports` has a port for each upstream; empty `processes` for the direct way."""
+    """A proxy that is running. `ports` has a port for each upstream; no `process` for the direct way.
 
-    def __init__(self, name, ports, process=None):
-        self.name, self.ports, self.process = name, ports, process
+    `tls_port` leads to the upstream `fixed` over TLS, under the certificate `ca`.
+    """
+
+    def __init__(self, name, ports, process=None, tls_port=None, ca=None):
+        self.name, self.ports, self.process, self.tls_port, self.ca = name, ports, process, tls_port, ca
 
     def url(self, upstream):
         return f"http://127.0.0.1:{self.ports[upstream]}{PATH}"
+
+    def tls_way(self):
+        return ["--url", f"https://127.0.0.1:{self.tls_port}{PATH}", "--ca", self.ca]
 
     def pids(self):
         return self.process.pids() if self.process else []
@@ -85,12 +91,15 @@ class Peer:
 class Starter:
     """Starts any of the proxies, as often as asked."""
 
-    NAMES = ("nginx", "haproxy", "relay", "ringway")
+    NAMES = ("nginx", "haproxy", "relay", "ringway", "sighted")
 
     def __init__(self, processes, binaries, core, open_files, upstreams, directory):
         self.processes, self.binaries, self.core = processes, binaries, core
         self.open_files, self.upstreams, self.directory = open_files, upstreams, pathlib.Path(directory)
         self._count = 0
+        self.certificates = self.directory / "certificates"
+        self.certificates.mkdir()
+        subprocess.run([binaries.tools, "certificate", self.certificates], check=True)
 
     def start(self, name, driver="auto"):
         """The peer, started but perhaps not ready yet."""
@@ -103,28 +112,33 @@ class Starter:
         return Peer("direct", dict(self.upstreams.ports))
 
     def _ports(self):
+        """(a port for each upstream, a port for TLS, their names for the templates)"""
         ports = {}
-        while len(set(ports.values())) < len(MODELS):
-            ports = {name: free_port() for name in MODELS}
-        return ports, {f"PORT_{name.upper()}": port for name, port in ports.items()}
+        while len(set(ports.values())) < len(MODELS) + 1:
+            ports = {name: free_port() for name in (*MODELS, "tls")}
+        names = {f"PORT_{name.upper()}": port for name, port in ports.items()}
+        return ports, ports.pop("tls"), {**names, "CERTIFICATES": self.certificates}
+
+    def _peer(self, name, ports, tls_port, process):
+        return Peer(name, ports, process, tls_port, self.certificates / "cert.pem")
 
     def _nginx(self, home, _):
-        ports, names = self._ports()
+        ports, tls_port, names = self._ports()
         config = fill("nginx.conf", home, {
             **names, **self.upstreams.addresses(), "DIR": home, "CPU_MASK": bin(1 << self.core)[2:],
             "OPEN_FILES": self.open_files,
             # nginx allocates all of them at once; a limit of a million would cost half a gigabyte.
             "CONNECTIONS": min(19_800, self.open_files - 100)})
-        return Peer("nginx", ports, self.processes.start(
+        return self._peer("nginx", ports, tls_port, self.processes.start(
             "nginx", [find("nginx"), "-p", home, "-c", config, "-e", home / "start.log"], {self.core}))
 
     def _haproxy(self, home, _):
-        ports, names = self._ports()
+        ports, tls_port, names = self._ports()
         config = fill("haproxy.conf", home, {
             **names, **self.upstreams.addresses(), "CPU": self.core,
             # Two descriptors a connection, and some for itself.
             "CONNECTIONS": min(9900, (self.open_files - 150) // 2)})
-        return Peer("haproxy", ports, self.processes.start(
+        return self._peer("haproxy", ports, tls_port, self.processes.start(
             "haproxy", [find("haproxy"), "-db", "-f", config], {self.core}))
 
     def _relay(self, _home, _):
@@ -135,14 +149,20 @@ class Starter:
         taken = [int(port) for port in process.announced(URL, count=len(self.upstreams.ports))]
         return Peer("relay", dict(zip(self.upstreams.ports, taken)), process)
 
-    def _ringway(self, home, driver):
-        port = free_port()
+    def _sighted(self, home, driver):
+        """Ringway with its metrics and access log on."""
+        sight = f'[admin]\naddress = "127.0.0.1:{free_port()}"\n[access_log]\npath = "{home}/access.log"\n'
+        return self._ringway(home, driver, "sighted", sight)
+
+    def _ringway(self, home, driver, name="ringway", sight=""):
+        port, tls_port = free_port(), free_port()
         config = fill("ringway.toml", home, {
-            **self.upstreams.addresses(), "CPU": self.core, "DRIVER": driver, "PORT": port,
+            **self.upstreams.addresses(), "CPU": self.core, "DRIVER": driver, "PORT": port, "PORT_TLS": tls_port,
+            "CERTIFICATES": self.certificates, "SIGHT": sight,
             "KEY_HASH": "sha256:" + hashlib.sha256(KEY.encode()).hexdigest()})
         process = self.processes.start(
-            "ringway", [*self.binaries.wrapper(home), self.binaries.ringway, "serve", "--config", config], {self.core})
-        return Peer("ringway", {name: port for name in MODELS}, process)
+            name, [*self.binaries.wrapper(home), self.binaries.ringway, "serve", "--config", config], {self.core})
+        return self._peer(name, {upstream: port for upstream in MODELS}, tls_port, process)
 
 
 class Binaries:

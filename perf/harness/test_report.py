@@ -39,12 +39,26 @@ class Report(unittest.TestCase):
         rows = report.musts(results(idle=figures))
         self.assertEqual([row[3] for row in rows], [True, False, True], rows)
 
+    def test_what_sight_costs_is_a_ratio_inside_a_round(self):
+        rounds = visits((10, 20, 9), (30, 40, 20), (10, 20, 10))
+        for round_, cpu in zip(rounds, (9.9, 20.8, 10.4)):
+            round_["sighted"] = {"cpu_us_per_unit": cpu, "errors": 0, "reasons": {}}
+        rows = [row for row in report.musts(results(post=rounds)) if "access log" in row[0]]
+        self.assertEqual([(row[2], row[3]) for row in rows], [("1.04 ×", True)])
+
     def test_failed_requests_are_named_and_make_the_run_fail(self):
         rounds = visits((10, 20, 9), (10, 20, 9))
         rounds[1]["haproxy"].update(errors=3, reasons={"status 503": 3})
         text, failures, _ = report.render(results(post=rounds))
         self.assertEqual(failures, ["post round 2 haproxy: 3 of them: {'status 503': 3}"])
         self.assertIn(failures[0], text)
+
+    def test_a_handshake_of_the_wrong_kind_is_a_failure(self):
+        for key, resumed, failed in (("shake", 0, 0), ("shake", 1, 3), ("resume", 90, 0), ("resume", 89, 3)):
+            rounds = visits((10, 20, 9))
+            for figures in rounds[0].values():
+                figures.update(requests=100, resumed=resumed)
+            self.assertEqual(len(report.render(results(**{key: rounds}))[1]), failed, (key, resumed))
 
     def test_every_peer_has_a_row_in_the_page(self):
         page = report.results_md(results(post=visits((10, 20, 9)), start={"nginx": [40.0, 50.0, 60.0]}))

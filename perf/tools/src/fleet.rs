@@ -2,16 +2,15 @@
 //!
 //! Decides nothing about when to send: the loads do. Everything is non-blocking except connecting.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::channel::{Channel, Way};
 use crate::clock::now_ns;
 use crate::http::Decoder;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 64 * 1024;
 
 /// What became of a connection that was ready.
@@ -35,7 +34,7 @@ pub enum Turn {
 }
 
 struct Connection {
-    stream: TcpStream,
+    channel: Channel,
     decoder: Decoder,
     busy: bool,
     /// Bytes of the request not yet taken by the kernel.
@@ -45,32 +44,43 @@ struct Connection {
 /// Connections by number.
 pub struct Fleet {
     epoll: Epoll,
-    address: SocketAddr,
+    way: Way,
+    /// Every request has a connection of its own.
+    fresh: bool,
     request: Vec<u8>,
     connections: Vec<Connection>,
     scratch: Vec<u8>,
     ready: Vec<EpollEvent>,
     /// Connections opened anew because the peer closed them.
     pub renewals: u64,
+    /// Answers that came over a resumed TLS session.
+    pub resumed: u64,
 }
 
 impl Fleet {
-    /// Opens `count` connections to `address`.
+    /// Opens `count` connections the given way.
     ///
     /// # Errors
     /// A connection can't be opened within five seconds.
-    pub fn open(address: SocketAddr, count: usize, request: Vec<u8>) -> io::Result<Self> {
+    pub fn open(way: Way, count: usize, request: Vec<u8>) -> io::Result<Self> {
         let mut fleet = Fleet {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            address,
+            way,
+            fresh: false,
             request,
             connections: Vec::with_capacity(count),
             scratch: vec![0; READ_BYTES],
             ready: vec![EpollEvent::empty(); 1024],
             renewals: 0,
+            resumed: 0,
         };
         fleet.grow(count)?;
         Ok(fleet)
+    }
+
+    /// Gives every request a connection of its own, closed by us when its answer is whole.
+    pub fn use_once(&mut self) {
+        self.fresh = true;
     }
 
     /// Opens connections until there are `count`.
@@ -86,11 +96,9 @@ impl Fleet {
     }
 
     fn connect(&self, number: usize) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
-        Ok(Connection { stream, decoder: Decoder::new(), busy: false, unsent: 0 })
+        let channel = Channel::connect(&self.way)?;
+        self.epoll.add(channel.socket(), EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
+        Ok(Connection { channel, decoder: Decoder::new(), busy: false, unsent: 0 })
     }
 
     /// How many connections there are.
@@ -114,7 +122,7 @@ impl Fleet {
             self.connections[number].unsent = self.request.len();
             self.flush(number)?;
         }
-        if self.connections[number].unsent > 0 {
+        if self.is_behind(number) {
             self.interest(number, EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT)?;
         }
         Ok(())
@@ -124,19 +132,23 @@ impl Fleet {
         let connection = &mut self.connections[number];
         while connection.unsent > 0 {
             let from = self.request.len() - connection.unsent;
-            match connection.stream.write(&self.request[from..]) {
+            match connection.channel.write(&self.request[from..]) {
                 Ok(taken) => connection.unsent -= taken,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        connection.channel.flush()
+    }
+
+    fn is_behind(&self, number: usize) -> bool {
+        self.connections[number].unsent > 0 || self.connections[number].channel.is_behind()
     }
 
     fn interest(&self, number: usize, flags: EpollFlags) -> io::Result<()> {
         let mut event = EpollEvent::new(flags, number as u64);
-        Ok(self.epoll.modify(&self.connections[number].stream, &mut event)?)
+        Ok(self.epoll.modify(self.connections[number].channel.socket(), &mut event)?)
     }
 
     fn renew(&mut self, number: usize) -> io::Result<()> {
@@ -172,21 +184,24 @@ impl Fleet {
     /// # Errors
     /// A connection that the peer closed can't be opened anew.
     pub fn turn(&mut self, number: usize, mut body: impl FnMut(&[u8], u64)) -> io::Result<Turn> {
-        let connection = &mut self.connections[number];
-        if connection.unsent > 0 {
+        if self.is_behind(number) {
             if self.flush(number).is_err() {
                 self.renew(number)?;
                 return Ok(Turn::Failed("closed while the request was being sent"));
             }
-            if self.connections[number].unsent == 0 {
+            if !self.is_behind(number) {
                 self.interest(number, EpollFlags::EPOLLIN)?;
             }
         }
         let connection = &mut self.connections[number];
-        let count = match connection.stream.read(&mut self.scratch) {
+        let count = match connection.channel.read(&mut self.scratch) {
             Ok(count) => count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Ok(Turn::Waiting);
+            }
+            Err(error) if error.kind() == ErrorKind::Other && connection.busy => {
+                self.renew(number)?;
+                return Ok(Turn::Failed("TLS failed"));
             }
             // A reset is an end like another; the decoder knows whether it came too early.
             Err(_) => 0,
@@ -210,6 +225,14 @@ impl Fleet {
             }
         };
         connection.busy = false;
+        if matches!(turn, Turn::Done { .. }) {
+            self.resumed += u64::from(connection.channel.is_resumed());
+            if self.fresh {
+                connection.channel.finish();
+                self.connections[number] = self.connect(number)?;
+                return Ok(turn);
+            }
+        }
         if count == 0 || connection.decoder.close || matches!(turn, Turn::Failed(_) | Turn::Stray) {
             self.renew(number)?;
         }
@@ -217,8 +240,7 @@ impl Fleet {
     }
 
     /// True if the peer has closed an idle connection, or sent bytes that nobody asked for.
-    pub fn is_spoiled(&self, number: usize) -> bool {
-        let mut byte = [0];
-        !matches!(self.connections[number].stream.peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    pub fn is_spoiled(&mut self, number: usize) -> bool {
+        self.connections[number].channel.is_spoiled()
     }
 }

@@ -4,7 +4,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// Where requests go: `http://host:port/path`.
+/// Where requests go: `http://host:port/path`, or https.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Address to connect to.
@@ -13,21 +13,27 @@ pub struct Target {
     pub authority: String,
     /// Path and query.
     pub path: String,
+    /// True for https.
+    pub tls: bool,
 }
 
-/// Parses an `http` URL; for clap.
+/// Parses an `http` or `https` URL; for clap.
 ///
 /// # Errors
 /// A sentence for the command line.
 pub fn parse_target(url: &str) -> Result<Target, String> {
-    let rest = url.strip_prefix("http://").ok_or("only http:// URLs")?;
+    let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        _ => return Err("only http:// and https:// URLs".into()),
+    };
     let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let address = authority
         .to_socket_addrs()
         .map_err(|error| format!("{authority}: {error}"))?
         .next()
         .ok_or_else(|| format!("{authority}: no address"))?;
-    Ok(Target { address, authority: authority.to_owned(), path: path.to_owned() })
+    Ok(Target { address, authority: authority.to_owned(), path: path.to_owned(), tls })
 }
 
 /// A POST with a chat completion body of exactly `body_bytes`, or the shortest possible if that is less.
@@ -337,6 +343,10 @@ mod tests {
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
             assert_eq!((&body["model"], &body["stream"]), (&"mock".into(), &true.into()));
         }
-        assert!(parse_target("https://127.0.0.1:1/").is_err());
+        assert!(
+            parse_target("https://127.0.0.1:1/")
+                .is_ok_and(|target| target.tls && !parse_target("http://127.0.0.1:1/").unwrap().tls)
+        );
+        assert!(parse_target("ftp://127.0.0.1:1/").is_err());
     }
 }

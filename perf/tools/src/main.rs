@@ -3,6 +3,8 @@
 //! Decides how a load is offered and what is counted; not which proxies are compared or what must hold (that is
 //! `perf/run`). Every load prints one JSON object on stdout and exits with 1 if any request failed.
 
+mod certificate;
+mod channel;
 mod clock;
 mod events;
 mod fleet;
@@ -14,6 +16,7 @@ mod usage;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +42,11 @@ enum Command {
         #[arg(long, default_value_t = 1024)]
         entries: u32,
     },
+    /// Write a certificate of its own for 127.0.0.1 to DIRECTORY: cert.pem, key.pem, and both.pem for those who want one file.
+    Certificate {
+        /// Where.
+        directory: PathBuf,
+    },
     /// Print the CPU nanoseconds and the memory of processes, as JSON.
     Cpu {
         /// Process to read; repeatable, the sum is printed.
@@ -51,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Load(load) => load.run(),
         Command::Relay { pairs, entries } => relay::run(&pairs, entries).map(|()| true),
+        Command::Certificate { directory } => certificate::write(&directory).map(|()| true),
         Command::Cpu { pids } => print_usage(&pids),
     };
     match outcome {

@@ -25,6 +25,9 @@ pub struct Closed {
     /// Stop after so many requests. 0: no limit.
     #[arg(long, default_value_t = 0)]
     pub(super) requests: u64,
+    /// A connection for each request, closed when its answer is whole; one starts as one ends.
+    #[arg(long)]
+    pub(super) once: bool,
     /// How long to run before measuring.
     #[arg(long, default_value_t = 0.2)]
     pub(super) warm_up: f64,
@@ -39,7 +42,10 @@ impl Closed {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(self.common.url.address, self.connections, self.common.request(false))?;
+        let mut fleet = Fleet::open(self.common.way()?, self.connections, self.common.request(false))?;
+        if self.once {
+            fleet.use_once();
+        }
         let mut failures = Failures::default();
         let mut body_bytes = None;
         let mut sent_ns = vec![0; fleet.len()];
@@ -103,6 +109,7 @@ impl Closed {
             "errors": failures.count,
             "reasons": failures.reasons,
             "renewals": fleet.renewals,
+            "resumed": fleet.resumed,
             "body_bytes": body_bytes,
             "latency": latency.to_json(),
         });

@@ -38,12 +38,12 @@ impl Idle {
         let mut failures = Failures::default();
         let mut body_bytes = None;
         // What the first requests allocate once and for all is no cost of an idle connection.
-        let mut first = Fleet::open(self.common.url.address, self.wave, self.common.request(false))?;
+        let mut first = Fleet::open(self.common.way()?, self.wave, self.common.request(false))?;
         exchange(&mut first, 0..self.wave, &mut failures, &mut body_bytes)?;
         drop(first);
         let before = self.settled()?;
 
-        let mut fleet = Fleet::open(self.common.url.address, 0, self.common.request(false))?;
+        let mut fleet = Fleet::open(self.common.way()?, 0, self.common.request(false))?;
         let begin = now_ns();
         while fleet.len() < self.connections {
             let from = fleet.len();

@@ -7,10 +7,12 @@ mod sse;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::channel::{self, Way};
 use crate::clock::now_ns;
 use crate::fleet::Turn;
 use crate::http::{self, Target};
@@ -49,7 +51,7 @@ impl Command {
 /// What every load needs to know.
 #[derive(Args)]
 pub struct Common {
-    /// Where requests go: http://host:port/path.
+    /// Where requests go: http://host:port/path, or https.
     #[arg(long, value_parser = http::parse_target)]
     url: Target,
     /// A header to add, `Name: value`; repeatable.
@@ -64,9 +66,24 @@ pub struct Common {
     /// Process under test, whose CPU time is read at both ends; repeatable.
     #[arg(long = "pid")]
     pids: Vec<u32>,
+    /// PEM file of the certificates to trust, for https.
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// Take up earlier TLS sessions.
+    #[arg(long)]
+    resume: bool,
 }
 
 impl Common {
+    fn way(&self) -> io::Result<Way> {
+        let tls = match (self.url.tls, &self.ca) {
+            (false, _) => None,
+            (true, Some(ca)) => Some(channel::tls(ca, self.resume)?),
+            (true, None) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "an https URL needs --ca")),
+        };
+        Ok(Way { address: self.url.address, tls })
+    }
+
     fn request(&self, stream: bool) -> Vec<u8> {
         http::chat_request(&self.url, &self.headers, &self.model, self.body_bytes, stream)
     }
@@ -150,3 +167,6 @@ impl Meter {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod tls_tests;

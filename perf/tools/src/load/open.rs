@@ -45,7 +45,7 @@ impl Open {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(self.common.url.address, self.connections, self.common.request(false))?;
+        let mut fleet = Fleet::open(self.common.way()?, self.connections, self.common.request(false))?;
         let mut free: VecDeque<usize> = (0..fleet.len()).collect();
         let mut due_ns = vec![0; fleet.len()];
         let mut failures = Failures::default();

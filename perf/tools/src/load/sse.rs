@@ -64,7 +64,7 @@ impl Sse {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(self.common.url.address, self.streams, self.common.request(true))?;
+        let mut fleet = Fleet::open(self.common.way()?, self.streams, self.common.request(true))?;
         let mut streams: Vec<Stream> =
             (0..self.streams).map(|_| Stream { left: self.repeats, ..Stream::default() }).collect();
         let starts = start_offsets_ns(self.streams, self.gap_ms * 1e6, self.starts_per_second);

@@ -51,6 +51,8 @@ fn common(address: SocketAddr) -> Common {
         model: "mock".into(),
         body_bytes: 300,
         pids: vec![std::process::id()],
+        ca: None,
+        resume: false,
     }
 }
 
@@ -59,7 +61,8 @@ fn fixed(stream: &mut TcpStream, _: u64) {
 }
 
 fn closed(address: SocketAddr, requests: u64) -> Value {
-    let load = closed::Closed { common: common(address), connections: 3, seconds: 0.0, requests, warm_up: 0.0 };
+    let load =
+        closed::Closed { common: common(address), connections: 3, seconds: 0.0, requests, warm_up: 0.0, once: false };
     load.run().unwrap()
 }
 
@@ -85,7 +88,14 @@ fn wrong_answers_are_errors_and_not_requests() {
             0 => fixed(stream, number),
             _ => drop(stream.write_all(answer.as_bytes())),
         });
-        let load = closed::Closed { common: common(address), connections: 1, seconds: 0.0, requests: 2, warm_up: 0.0 };
+        let load = closed::Closed {
+            common: common(address),
+            connections: 1,
+            seconds: 0.0,
+            requests: 2,
+            warm_up: 0.0,
+            once: false,
+        };
         let report = load.run().unwrap();
         assert_eq!((&report["requests"], &report["errors"]), (&json!(1), &json!(1)), "{name}: {report}");
         assert_eq!(report["reasons"][reason], 1, "{name}: {report}");

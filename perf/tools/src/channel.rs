@@ -1,0 +1,148 @@
+//! A non-blocking connection, plain or TLS 1.3; every peer is offered the same key exchange and cipher.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where connections go, and how.
+#[derive(Clone)]
+pub struct Way {
+    /// Address to connect to.
+    pub address: SocketAddr,
+    /// For https, what to trust and offer.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// TLS 1.3 with X25519 and AES-128-GCM, the suite that RFC 8446 §9.1 makes mandatory; trusts the certificates in the PEM
+/// file `ca`. Sessions are resumed only if `resume`.
+///
+/// # Errors
+/// The file can't be read or holds no certificate.
+pub fn tls(ca: &Path, resume: bool) -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(io::Error::other)? {
+        roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+    }
+    let mut provider = default_provider();
+    provider.kx_groups = vec![kx_group::X25519];
+    provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = if resume { Resumption::in_memory_sessions(64) } else { Resumption::disabled() };
+    Ok(Arc::new(config))
+}
+
+/// One connection.
+pub struct Channel {
+    stream: TcpStream,
+    session: Option<Box<ClientConnection>>,
+}
+
+impl Channel {
+    /// Connects; a TLS handshake goes on with what is written and read.
+    ///
+    /// # Errors
+    /// There is no connection within five seconds.
+    pub fn connect(way: &Way) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&way.address, CONNECT_TIMEOUT)?;
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let session = match &way.tls {
+            Some(config) => {
+                let name = ServerName::IpAddress(way.address.ip().into());
+                Some(Box::new(ClientConnection::new(config.clone(), name).map_err(io::Error::other)?))
+            }
+            None => None,
+        };
+        Ok(Channel { stream, session })
+    }
+
+    /// The socket, for epoll.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Takes some of `bytes`; [`Channel::is_behind`] says whether what was taken has left.
+    ///
+    /// # Errors
+    /// The socket's; nothing more can be taken now (`WouldBlock`).
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(session) = &mut self.session else {
+            return self.stream.write(bytes);
+        };
+        let taken = session.writer().write(bytes)?;
+        self.flush()?;
+        if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    /// Sends what is sealed and has not left.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        while session.wants_write() {
+            match session.write_tls(&mut self.stream) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// True if the socket did not take all that was written.
+    pub fn is_behind(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.wants_write())
+    }
+
+    /// Reads once; 0 at the peer's end.
+    ///
+    /// # Errors
+    /// The socket's; `WouldBlock` if there is nothing yet, which a handshake message is not; what TLS does not allow.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Some(session) = &mut self.session else {
+            return self.stream.read(into);
+        };
+        if session.read_tls(&mut self.stream)? == 0 {
+            return Ok(0);
+        }
+        session.process_new_packets().map_err(io::Error::other)?;
+        self.flush()?;
+        self.session.as_mut().map_or(Ok(0), |session| session.reader().read(into))
+    }
+
+    /// True if the handshake is over and took up an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.handshake_kind() == Some(HandshakeKind::Resumed))
+    }
+
+    /// Says that nothing follows. Closing is dropping.
+    pub fn finish(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.send_close_notify();
+            // A peer that has left does not hear it.
+            let _ = self.flush();
+        }
+    }
+
+    /// True if the peer has closed, or has sent bytes that nobody asked for. TLS may send tickets at any time.
+    pub fn is_spoiled(&mut self) -> bool {
+        let mut byte = [0];
+        let seen = if self.session.is_some() { self.read(&mut byte) } else { self.stream.peek(&mut byte) };
+        !matches!(seen, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
