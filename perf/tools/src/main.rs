@@ -32,7 +32,7 @@ struct Arguments {
 enum Command {
     /// Offer one load to one address and print what came of it, as JSON.
     #[command(subcommand)]
-    Load(load::Command),
+    Load(Box<load::Command>),
     /// Relay bytes without looking at them, on one monoio thread: what any proxy must spend at least.
     Relay {
         /// Address to listen on, then the address to connect to: `127.0.0.1:0=127.0.0.1:9000`. Repeatable.
