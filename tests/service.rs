@@ -126,6 +126,14 @@ fn the_time_to_stop_is_longer_than_a_drain() {
     assert!(stop >= drain + 12, "{stop} s for {drain} s, the last words and the last records");
 }
 
+#[test]
+fn the_image_is_built_by_a_compiler_that_is_new_enough() {
+    let image = include_str!("../config/Dockerfile").lines().find_map(|line| line.strip_prefix("FROM rust:"));
+    let manifest = include_str!("../Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = \""));
+    let least = manifest.expect("a version").trim_end_matches('"');
+    assert!(image.expect("a version").starts_with(&format!("{least}-")), "{image:?} for {least}");
+}
+
 /// System calls that the unit allows, by the sets that `systemd-analyze` knows.
 fn allowed() -> BTreeSet<String> {
     fn members(set: &str, of: &mut BTreeSet<String>) {
