@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use memchr::memmem;
+use memchr::{memchr2_iter, memmem};
 
 use crate::base::reject::Reject;
 
@@ -206,7 +206,7 @@ impl Finder {
             self.inside = true;
             return Ok(Part::Other);
         }
-        let (is_model, value) = match part_head(body.get(self.at..).unwrap_or_default())? {
+        let (is_model, value) = match part_head(body.get(self.at..).unwrap_or_default(), &self.delimiter)? {
             PartHead::Unfinished => return Ok(Part::Unfinished),
             PartHead::Last => return Ok(Part::End),
             // Told by its head alone, as the watch does: its value may never come.
@@ -291,7 +291,7 @@ impl Watch {
         // A head that is longer than this is refused, so it need not be held whole.
         let room = (2 * PART_HEAD_BYTES_MAX + HEAD_END.len()).saturating_sub(before);
         self.carry.extend_from_slice(&piece[..piece.len().min(room)]);
-        match part_head(&self.carry)? {
+        match part_head(&self.carry, &self.delimiter)? {
             PartHead::Unfinished => Ok(&piece[piece.len().min(room)..]),
             PartHead::Last => {
                 self.place = Place::End;
@@ -344,7 +344,7 @@ enum PartHead {
 }
 
 /// Reads what stands behind a delimiter, as far as it has come.
-fn part_head(rest: &[u8]) -> Result<PartHead, FormError> {
+fn part_head(rest: &[u8], delimiter: &[u8]) -> Result<PartHead, FormError> {
     if rest.starts_with(b"--") {
         return Ok(PartHead::Last);
     }
@@ -362,11 +362,27 @@ fn part_head(rest: &[u8]) -> Result<PartHead, FormError> {
     // The line end of the delimiter counts, so that a part without headers is found too.
     let head_bytes_max = PART_HEAD_BYTES_MAX + HEAD_END.len();
     let head = &rest[blanks..rest.len().min(blanks + head_bytes_max)];
-    match memmem::find(head, HEAD_END) {
+    let len = memmem::find(head, HEAD_END);
+    // RFC 2046 lets a part end with its head, and some readers end a head at two bare LFs: they would see parts here that
+    // we do not, and need not wait for an end that never comes.
+    if memmem::find(&head[..len.unwrap_or(head.len())], delimiter).is_some()
+        || has_bare_line_end(&head[..len.map_or(head.len(), |len| len + 2)])
+    {
+        return Err(FormError::Malformed);
+    }
+    match len {
         Some(len) => Ok(PartHead::Whole { is_model: names_model(&head[..len])?, len: blanks + len + HEAD_END.len() }),
         None if head.len() == head_bytes_max => Err(FormError::Malformed),
         None => Ok(PartHead::Unfinished),
     }
+}
+
+/// True if a CR or an LF stands alone; a CR at the end may still get its LF.
+fn has_bare_line_end(head: &[u8]) -> bool {
+    memchr2_iter(b'\r', b'\n', head).any(|at| match head[at] {
+        b'\n' => at == 0 || head[at - 1] != b'\r',
+        _ => head.get(at + 1).is_some_and(|next| *next != b'\n'),
+    })
 }
 
 /// Whether the head of a part names the field `model`.
