@@ -371,20 +371,21 @@ pub fn rename_in_query(query: &str, name: &str) -> String {
         if at > 0 {
             renamed.push('&');
         }
-        match pair.split_once('=') {
-            Some((key, _)) if percent_decode(key).as_deref() == Some("model") => {
-                renamed.push_str(key);
-                renamed.push('=');
-                for byte in name.bytes() {
-                    // RFC 3986 §2.3: the unreserved characters stand for themselves.
-                    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                        renamed.push(char::from(byte));
-                    } else {
-                        renamed.push_str(&format!("%{byte:02X}"));
-                    }
-                }
+        // A name alone is one with an empty value.
+        let (key, _) = pair.split_once('=').unwrap_or((pair, ""));
+        if percent_decode(key).as_deref() != Some("model") {
+            renamed.push_str(pair);
+            continue;
+        }
+        renamed.push_str(key);
+        renamed.push('=');
+        for byte in name.bytes() {
+            // RFC 3986 §2.3: the unreserved characters stand for themselves.
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                renamed.push(char::from(byte));
+            } else {
+                renamed.push_str(&format!("%{byte:02X}"));
             }
-            _ => renamed.push_str(pair),
         }
     }
     renamed

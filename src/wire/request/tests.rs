@@ -229,7 +229,8 @@ fn a_model_in_the_query_is_renamed_in_place() {
         ("model=a", "model=big%2Fone"),
         ("x=1&model=a&y=%20", "x=1&model=big%2Fone&y=%20"),
         ("mod%65l=a", "mod%65l=big%2Fone"),
-        ("models=a&model", "models=a&model"),
+        ("models=a&model", "models=a&model=big%2Fone"),
+        ("models=a&x", "models=a&x"),
         ("", ""),
     ] {
         assert_eq!(rename_in_query(query, "big/one"), renamed, "{query}");
