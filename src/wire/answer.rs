@@ -313,7 +313,8 @@ impl AnswerScan {
                 self.object = bracket == b'{';
                 self.key_next = self.object;
             }
-            Phase::Inside => {}
+            // Where a key belongs this is no JSON, and what stands below is not to be taken for a key.
+            Phase::Inside => self.key_next = false,
             _ => self.phase = Phase::Broken,
         }
         self.depth += 1;

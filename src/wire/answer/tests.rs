@@ -171,6 +171,13 @@ fn a_body_cut_short_reports_what_it_had() {
     assert_eq!((answer.usage, answer.well_formed), (None, false));
 }
 
+#[test]
+fn an_object_in_place_of_a_key_reads_the_same_however_it_is_cut() {
+    let answer = read(Dialect::OpenAi, br#"{"error":{"message":"x"},{"usage":1}:[],"usage":{"prompt_tokens":1}}"#);
+    assert_eq!(answer.error.map(|error| error.message), Some("x".into()));
+    assert_eq!(answer.usage.and_then(|usage| usage.input), Some(1));
+}
+
 fn json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
