@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use memchr::{memchr2_iter, memmem};
 
+use super::http1::is_token_byte;
 use crate::base::reject::Reject;
 
 /// The longest value of `model`.
@@ -113,6 +114,10 @@ impl<'a> Parameters<'a> {
         }
         let equals = self.0.iter().position(|&byte| byte == b'=')?;
         let name = self.0[..equals].trim_ascii_end();
+        // In `x; name=model` some parsers pass over the x.
+        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+            return None;
+        }
         let rest = self.0[equals + 1..].trim_ascii_start();
         if let Some(quoted) = rest.strip_prefix(b"\"") {
             let mut escaped = false;

@@ -268,7 +268,7 @@ fn transfer_encoding(value: &[u8]) -> Result<(), Malformed> {
 
 /// True for the bytes of a token (RFC 9110 §5.6.2).
 #[inline]
-pub(super) fn is_token_byte(byte: u8) -> bool {
+pub(in crate::wire) fn is_token_byte(byte: u8) -> bool {
     TOKEN_BYTES[byte as usize]
 }
 

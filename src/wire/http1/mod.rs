@@ -30,6 +30,7 @@ pub use encode::{
     Unwritable, begin_chunk, end_chunk, end_head, last_chunk, write_content_length, write_header, write_request_line,
     write_status_line,
 };
+pub(super) use fields::is_token_byte;
 pub use fields::{Field, Fields, HeadSpace, MAX_HEADERS, list_tokens};
 pub use known::Known;
 pub use request::{METHOD_BYTES_MAX, RequestHead, parse_request};

@@ -124,6 +124,17 @@ fn what_could_be_read_in_two_ways_is_refused() {
             FormError::Malformed,
         ),
         ("a folded head", part("Content-Disposition: form-data;\r\n name=model", "a"), FormError::Malformed),
+        (
+            "a parameter without a value",
+            part("Content-Disposition: form-data; x; name=model", "a"),
+            FormError::Malformed,
+        ),
+        ("a parameter of two words", part("Content-Disposition: form-data; x name=model", "a"), FormError::Malformed),
+        (
+            "a parameter without a name",
+            part("Content-Disposition: form-data; =x; name=model", "a"),
+            FormError::Malformed,
+        ),
         ("a delimiter in a head", format!("--b\r\nX: y\r\n{}--b--", part(MODEL, "a")), FormError::Malformed),
         ("a delimiter in a head that is not ended", part(MODEL, "a") + "--b\r\nX: y\r\n--b--", FormError::Malformed),
         ("a head that two LFs end", format!("--b\r\n{MODEL}\n\nb\r\n\r\na\r\n--b--"), FormError::Malformed),
