@@ -392,7 +392,7 @@ fn has_bare_line_end(head: &[u8]) -> bool {
 
 /// Whether the head of a part names the field `model`.
 fn names_model(head: &[u8]) -> Result<bool, FormError> {
-    let (mut is_model, mut dispositions) = (false, 0);
+    let (mut is_model, mut may_be_model, mut dispositions) = (false, false, 0);
     for line in head.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.starts_with(b" ") || line.starts_with(b"\t") {
@@ -405,6 +405,7 @@ fn names_model(head: &[u8]) -> Result<bool, FormError> {
             continue;
         }
         dispositions += 1;
+        may_be_model |= may_name_model(&line[colon + 1..]);
         let mut parameters = Parameters(&line[colon + 1..]);
         parameters.first();
         let (mut names, mut file) = (0, false);
@@ -422,7 +423,28 @@ fn names_model(head: &[u8]) -> Result<bool, FormError> {
             return Err(FormError::Model);
         }
     }
-    if dispositions > 1 { Err(FormError::Malformed) } else { Ok(is_model) }
+    if dispositions > 1 || may_be_model && !is_model { Err(FormError::Malformed) } else { Ok(is_model) }
+}
+
+/// True if a reader that only searches a disposition for `name=`, or splits it without regard to quotes, may find
+/// `model` behind it. `filename=model` is not meant.
+fn may_name_model(disposition: &[u8]) -> bool {
+    const NAME: &[u8] = b"name";
+    const MODEL: &[u8] = b"model";
+    memchr2_iter(b'n', b'N', disposition).any(|at| {
+        let (before, from) = disposition.split_at(at);
+        let Some((name, rest)) = from.split_at_checked(NAME.len()) else { return false };
+        let is_filename = before.last_chunk().is_some_and(|before: &[u8; 4]| before.eq_ignore_ascii_case(b"file"));
+        if is_filename || !name.eq_ignore_ascii_case(NAME) {
+            return false;
+        }
+        let Some(value) = rest.trim_ascii_start().strip_prefix(b"=") else { return false };
+        let start = value.iter().position(|byte| !b" \t\"'\\".contains(byte)).unwrap_or(value.len());
+        // Escapes are undone for those who undo them.
+        let value = unescape(&value[start..]);
+        let goes_on = value.get(MODEL.len()).is_some_and(|byte| *byte != b'\'' && is_token_byte(*byte));
+        value.starts_with(MODEL) && !goes_on
+    })
 }
 
 /// Undoes `\x` in a quoted value.

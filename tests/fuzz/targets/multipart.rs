@@ -91,8 +91,11 @@ fn assert_one(delimiter: &[u8], body: &[u8], name: &str) {
         let end = ends.iter().filter_map(|end| part.windows(end.len()).position(|window| window == *end)).min();
         let Some(end) = end else { return false };
         let head = String::from_utf8_lossy(&part[..end]).to_ascii_lowercase();
-        let name = head.contains("name=\"model\"") || head.ends_with("name=model");
-        head.contains("\r\ncontent-disposition:") && name && !head.contains("filename=")
+        head.split("\r\n").filter(|line| line.starts_with("content-disposition:")).any(|line| {
+            // Wherever in the line: some readers search.
+            let is_named = line.contains("name=\"model\"") || line.ends_with("name=model");
+            is_named && !line.contains("filename=")
+        })
     });
     let models = models.count();
     assert!(models <= 1, "{models} models, {name:?} was taken");
