@@ -185,7 +185,7 @@ fn print_alone(peer: &Peer) {
         if ours != theirs {
             others += 1;
             let theirs: Vec<_> =
-                theirs.iter().map(|seen| format!("{} {} ({} bytes)", seen.0, seen.1, seen.2.len())).collect();
+                theirs.iter().map(|seen| format!("{} {:.80} ({} bytes)", seen.0, seen.1, seen.2.len())).collect();
             println!(
                 "{} alone, {}: {}",
                 peer.name,
