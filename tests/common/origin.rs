@@ -46,12 +46,17 @@ pub enum Ended {
     Rst,
 }
 
+impl From<TcpListener> for Origin {
+    fn from(listener: TcpListener) -> Origin {
+        let address = listener.local_addr().expect("its address");
+        Origin { listener, address }
+    }
+}
+
 impl Origin {
     /// Listens on a free port.
     pub fn start() -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("its address");
-        Origin { listener, address }
+        Origin::from(TcpListener::bind("127.0.0.1:0").expect("a free port"))
     }
 
     /// The URL that takes the place of a client's `/v1`.

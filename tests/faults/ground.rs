@@ -1,7 +1,7 @@
 //! The ground on which a group of faults is played: one gateway, the providers that fail, one that is asked when they
 //! may be passed over, and one that has nothing to do with any of it and must not notice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,11 +25,15 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Players {
     text: String,
-    /// Deadlines of the gateway that are not the default.
-    pub more: String,
+    more: String,
 }
 
 impl Players {
+    /// With these further tables in the config.
+    pub fn with(more: String) -> Players {
+        Players { text: String::new(), more }
+    }
+
     /// A provider `name` at `url`, and the models `name`, which it alone serves, and `name+`, for which the backup
     /// provider is next. `timers` are the fields of the models' timers.
     pub fn add(&mut self, name: &str, url: &str, endpoint: &str, timers: &str) {
@@ -73,16 +77,17 @@ impl Ground {
         let descriptors = gateway.descriptors();
         let asked = Arc::new(Mutex::new(HashMap::new()));
         let asked_of = Arc::clone(&asked);
-        backup.serve(move |peer| answer_as_backup(peer, &asked_of));
-        let clock = Instant::now();
-        steady.serve(move |peer| answer_steadily(peer, clock));
+        backup.serve(move |peer| answer_as_backup(peer, &asked_of, || {}));
+        let sent = Arc::<Sent>::default();
+        let sent_by = Arc::clone(&sent);
+        steady.serve(move |peer| answer_steadily(peer, &sent_by));
         let stop = Arc::new(AtomicBool::new(false));
         let address = gateway.address();
         let process = gateway.process.id();
         let begin = |watch: fn(_, Late, &AtomicBool)| {
             let (tell, told) = sync_channel(1);
-            let stop = Arc::clone(&stop);
-            let bystander = thread::spawn(move || watch(address, Late::new(process, clock, tell), &stop));
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            let bystander = thread::spawn(move || watch(address, Late::new(process, sent, tell), &stop));
             told.recv_timeout(PATIENCE).expect("a bystander that is served");
             bystander
         };
@@ -120,8 +125,9 @@ impl Ground {
 }
 
 /// Answers whatever is asked, in the shape that was asked for.
-fn answer_as_backup(mut peer: Peer, asked: &Mutex<HashMap<String, usize>>) {
+pub fn answer_as_backup(mut peer: Peer, asked: &Mutex<HashMap<String, usize>>, on_request: impl Fn()) {
     while let Some(request) = peer.next_request() {
+        on_request();
         let id = request.get("x-request-id").unwrap_or_default().to_owned();
         *asked.lock().expect("not poisoned").entry(id).or_default() += 1;
         let shape = Shape::of(&request);
@@ -131,8 +137,11 @@ fn answer_as_backup(mut peer: Peer, asked: &Mutex<HashMap<String, usize>>) {
     }
 }
 
-/// A stream without end, each event with the microseconds at which it left; or a plain answer.
-fn answer_steadily(mut peer: Peer, clock: Instant) {
+/// When each event of the steady stream had been sent.
+type Sent = Mutex<VecDeque<(u64, Instant)>>;
+
+/// A stream without end, or a plain answer.
+fn answer_steadily(mut peer: Peer, sent: &Sent) {
     while let Some(request) = peer.next_request() {
         if !Shape::of(&request).streamed {
             peer.answer("{\"steady\":true}");
@@ -140,14 +149,15 @@ fn answer_steadily(mut peer: Peer, clock: Instant) {
         }
         peer.begin_stream();
         for number in 0_u64.. {
-            let left_us = clock.elapsed().as_micros();
             let event = format!(
-                "data: {{\"number\":{number},\"left_us\":{left_us},\"choices\":[{{\"index\":0,\
+                "data: {{\"number\":{number},\"choices\":[{{\"index\":0,\
                  \"delta\":{{\"content\":\"x\"}}}}]}}\n\n"
             );
             if !peer.try_send(format!("{:x}\r\n{event}\r\n", event.len())) {
                 return;
             }
+            // Not before: this thread, too, may be kept waiting for a core.
+            sent.lock().expect("not poisoned").push_back((number, Instant::now()));
             // The pace of a provider, not a wait for anything.
             thread::sleep(Duration::from_millis(10));
         }
@@ -156,7 +166,7 @@ fn answer_steadily(mut peer: Peer, clock: Instant) {
 
 /// Judges how late something is.
 struct Late {
-    clock: Instant,
+    sent: Arc<Sent>,
     /// Where the kernel says how long a thread has waited for a core, and what it said last.
     waits: Vec<(PathBuf, u64)>,
     /// Told with every judgement, as long as somebody listens.
@@ -165,11 +175,23 @@ struct Late {
 
 impl Late {
     /// For the calling thread and all those of `process`.
-    fn new(process: u32, clock: Instant, under_way: SyncSender<()>) -> Late {
+    fn new(process: u32, sent: Arc<Sent>, under_way: SyncSender<()>) -> Late {
         let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("a running process");
         let of_gateway = threads.map(|thread| thread.expect("a thread").path().join("schedstat"));
         let waits = of_gateway.chain(["/proc/thread-self/schedstat".into()]).map(|file| (file, 0)).collect();
-        Late { clock, waits, under_way }
+        Late { sent, waits, under_way }
+    }
+
+    /// How long before `at` the event `number` had been sent.
+    fn since_sent(&self, number: u64, at: Instant) -> Duration {
+        let mut sent = self.sent.lock().expect("not poisoned");
+        while let Some((earlier, time)) = sent.pop_front() {
+            if earlier == number {
+                return at.saturating_duration_since(time);
+            }
+        }
+        // It is here before its sender came to note it.
+        Duration::ZERO
     }
 
     /// # Panics
@@ -196,8 +218,8 @@ fn read_steadily(address: SocketAddr, mut late: Late, stop: &AtomicBool) {
         let event = events.next_event().unwrap_or_else(|| panic!("the bystander's stream ended: {:?}", events.end()));
         let json = event.json();
         assert_eq!(json["number"], count, "an event of the bystander's is missing");
-        let left = Duration::from_micros(json["left_us"].as_u64().expect("a time"));
-        late.judge("event", count, late.clock.elapsed().saturating_sub(left));
+        let delay = late.since_sent(count, event.at);
+        late.judge("event", count, delay);
         count += 1;
     }
 }

@@ -13,6 +13,7 @@ mod common;
 mod cell;
 mod connect;
 mod ground;
+mod names;
 mod shape;
 mod upload;
 
