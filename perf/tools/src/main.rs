@@ -1,4 +1,4 @@
-//! The measuring side of `perf/run`: loads that wrk and h2load lack, and a raw relay as the physical reference.
+//! The measuring side of `perf/run` and `perf/soak`: loads that wrk and h2load lack, and a raw relay as the physical reference.
 //!
 //! Decides how a load is offered and what is counted; not which proxies are compared or what must hold (that is
 //! `perf/run`). Every load prints one JSON object on stdout and exits with 1 if any request failed.
@@ -12,6 +12,7 @@ mod http;
 mod load;
 mod relay;
 mod report;
+mod soak;
 mod usage;
 
 use std::io;
@@ -33,6 +34,8 @@ enum Command {
     /// Offer one load to one address and print what came of it, as JSON.
     #[command(subcommand)]
     Load(Box<load::Command>),
+    /// Offer a mixed load with faults and clients that leave, for long, and print how every exchange ended, as JSON.
+    Soak(soak::Soak),
     /// Relay bytes without looking at them, on one monoio thread: what any proxy must spend at least.
     Relay {
         /// Address to listen on, then the address to connect to: `127.0.0.1:0=127.0.0.1:9000`. Repeatable.
@@ -58,6 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Load(load) => load.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Relay { pairs, entries } => relay::run(&pairs, entries).map(|()| true),
         Command::Certificate { directory } => certificate::write(&directory).map(|()| true),
         Command::Cpu { pids } => print_usage(&pids),
