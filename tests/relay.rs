@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::sync::Barrier;
+
 use common::origin::{DONE, FINISH, ROLE, content};
 use common::process::{KEY, PROVIDER_KEY};
-use common::{Config, End, Framing, Gateway, JSON, Origin, chat};
+use common::{Config, End, Framing, Gateway, JSON, Origin, chat, metric, metric_is};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -492,6 +494,32 @@ fn an_endpoint_that_answers_an_upload_and_closes_is_heard() {
     let response = client.response("POST");
     assert_eq!((response.head.status, response.text().as_str()), (413, "much"), "{:?}", response.head);
     sender.join().expect("sent");
+}
+
+#[test]
+fn taking_one_kept_connection_leaves_the_others() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&Config::new(&[origin.url()]).admin());
+    // Nobody is answered before all three have asked, so each needs a connection of its own.
+    let all = Barrier::new(3);
+    origin.serve(move |mut peer| {
+        while peer.next_request().is_some() {
+            all.wait();
+            peer.answer("{}");
+        }
+    });
+    let mut clients: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
+    for round in 0..4 {
+        for client in &mut clients {
+            client.send_request("POST", PATH, &JSON, &chat("m", false));
+        }
+        for client in &mut clients {
+            assert_eq!(client.response("POST").head.status, 200, "round {round}");
+        }
+        metric_is(&gateway, "ringway_upstream_connections_idle", &[], 3.0);
+    }
+    assert_eq!(metric(&gateway, "ringway_upstream_connections_opened_total", &[]), 3.0);
+    assert_eq!(metric(&gateway, "ringway_upstream_connections_reused_total", &[]), 9.0);
 }
 
 #[test]

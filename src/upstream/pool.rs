@@ -20,13 +20,11 @@ impl Upstreams {
     pub fn checkout(&self, endpoint: EndpointId) -> Option<Connection> {
         let slot = self.slot(endpoint);
         let mut idle = slot.idle.borrow_mut();
-        let mut found = None;
-        while let (None, Some(mut kept)) = (&found, idle.pop()) {
-            if kept.connection.stream.input.is_quiet() {
-                slot.board.reused.add(1);
-                found = Some(kept.connection);
-            }
-        }
+        let found = std::iter::from_fn(|| idle.pop()).find_map(|mut kept| {
+            // What the endpoint has closed meanwhile is closed by being dropped.
+            kept.connection.stream.input.is_quiet().then_some(kept.connection)
+        });
+        slot.board.reused.add(u64::from(found.is_some()));
         slot.board.idle.set(idle.len() as u64);
         found
     }
