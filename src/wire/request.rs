@@ -117,7 +117,8 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
         return Err(ScanError::NotAnObject);
     }
-    let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| ScanError::Syntax(error.to_string()))?;
+    let fields: Fields<'_, false> =
+        serde_json::from_slice(body).map_err(|error| ScanError::Syntax(error.to_string()))?;
     if let Some(duplicate) = fields.duplicate {
         return Err(ScanError::Duplicate(duplicate));
     }
@@ -144,7 +145,8 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
 }
 
 fn read_stream_options(body: &[u8], raw: &RawValue) -> Result<StreamOptions, ScanError> {
-    let fields: Fields<'_> = serde_json::from_str(raw.get()).map_err(|error| ScanError::Syntax(error.to_string()))?;
+    let fields: Fields<'_, true> =
+        serde_json::from_str(raw.get()).map_err(|error| ScanError::Syntax(error.to_string()))?;
     if fields.include_usage_twice {
         return Err(ScanError::Duplicate("stream_options.include_usage"));
     }
@@ -158,9 +160,9 @@ fn range_in(body: &[u8], raw: &RawValue) -> Range<usize> {
     start..start + raw.get().len()
 }
 
-/// The fields of an object that anything is decided by, unread.
+/// The fields of an object that anything is decided by, unread: of `stream_options` if `IN_OPTIONS`, else of the request.
 #[derive(Default)]
-struct Fields<'a> {
+struct Fields<'a, const IN_OPTIONS: bool> {
     count: usize,
     model: Option<&'a RawValue>,
     stream: Option<&'a RawValue>,
@@ -170,22 +172,22 @@ struct Fields<'a> {
     include_usage_twice: bool,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Fields<'a>, D::Error> {
+impl<'de: 'a, 'a, const IN_OPTIONS: bool> Deserialize<'de> for Fields<'a, IN_OPTIONS> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_map(FieldsVisitor)
     }
 }
 
-struct FieldsVisitor;
+struct FieldsVisitor<const IN_OPTIONS: bool>;
 
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
+impl<'de, const IN_OPTIONS: bool> Visitor<'de> for FieldsVisitor<IN_OPTIONS> {
+    type Value = Fields<'de, IN_OPTIONS>;
 
     fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Fields::default();
         while let Some(name) = map.next_key_seed(NameSeed)? {
             fields.count += 1;
@@ -193,12 +195,13 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Name::Model => (&mut fields.model, "model"),
                 Name::Stream => (&mut fields.stream, "stream"),
                 Name::StreamOptions => (&mut fields.stream_options, "stream_options"),
-                Name::IncludeUsage => {
+                Name::IncludeUsage if IN_OPTIONS => {
                     fields.include_usage_twice |= fields.include_usage.is_some();
                     fields.include_usage = Some(map.next_value()?);
                     continue;
                 }
-                Name::Other => {
+                // Elsewhere it is a field like any other.
+                Name::IncludeUsage | Name::Other => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }

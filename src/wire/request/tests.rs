@@ -34,6 +34,15 @@ fn the_deciding_fields_are_found() {
 }
 
 #[test]
+fn what_decides_nothing_is_not_looked_into() {
+    for body in [&b"{\"x\":\"\xff\",\"model\":\"a\"}"[..], b"{\"include_usage\":\"\xff\",\"model\":\"a\"}"] {
+        let model = scan(body).map(|scan| scan.model.map(|model| model.name.into_owned()));
+        assert_eq!(model, Ok(Some("a".to_owned())), "{:?}", String::from_utf8_lossy(body));
+    }
+    assert!(scan(br#"{"include_usage":1,"include_usage":2}"#).is_ok());
+}
+
+#[test]
 fn only_the_model_changes_and_only_if_it_differs() {
     for (body, model, expected) in [
         (r#"{"model":"a"}"#, None, r#"{"model":"a"}"#),
