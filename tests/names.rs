@@ -198,6 +198,9 @@ fn a_name_that_moves_takes_new_connections_along_and_leaves_streams_alone() {
     under_way.chunk(content("b")).chunk(FINISH).chunk(DONE).send("0\r\n\r\n");
     assert_eq!(text_of(&events.all()), "b");
     assert_eq!(events.end(), Some(&End::Complete));
+    // And its connection, the last to come free, takes no other request.
+    assert_eq!(served_by(&ask(&gateway)), "127.0.0.2");
+    assert_eq!(under_way.ended(), Ended::Fin);
 }
 
 #[test]

@@ -29,12 +29,15 @@ impl Upstreams {
         found
     }
 
-    /// Keeps a connection whose exchange has ended; it is closed instead if too many are kept, or if the
-    /// endpoint has already closed it or said more than it was asked for.
+    /// Keeps a connection whose exchange has ended; it is closed instead if too many are kept, if it
+    /// leads to an address that its name no longer has, or if the endpoint has already closed it or said more than it was
+    /// asked for.
     pub fn checkin(&self, mut connection: Connection, now: Instant) {
         let slot = Rc::clone(&connection.slot);
         let mut idle = slot.idle.borrow_mut();
-        if idle.len() < self.idle_max && connection.stream.input.is_quiet() {
+        // One that is always busy would escape every sweep.
+        let leads_there = slot.reach.leads_to(connection.peer);
+        if idle.len() < self.idle_max && leads_there && connection.stream.input.is_quiet() {
             connection.reused = true;
             idle.push(Idle { connection, since: now });
             slot.board.idle.set(idle.len() as u64);

@@ -41,7 +41,8 @@ fn two_addresses() -> (u16, [Arc<AtomicUsize>; 2]) {
     (port, counts)
 }
 
-/// Waits for more requests than can have been on their way before the name moved: one of each asker, sent again perhaps.
+/// Waits for more requests than can come to where the name no longer leads: what is under way of each asker, and one more over
+/// each connection that was idle when it moved.
 fn wait_for_more(count: &AtomicUsize, what: &str) {
     let (start, before) = (Instant::now(), count.load(Ordering::SeqCst));
     while count.load(Ordering::SeqCst) < before + 3 * Shape::ALL.len() {
