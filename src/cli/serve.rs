@@ -251,7 +251,7 @@ fn tasks(
     let config = &shared.config;
     let known = Arc::new(Mailbox::default());
     let told = known.clone();
-    let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.host.clone()).collect();
+    let hosts: Vec<String> = shared.config.endpoints.iter().map(|endpoint| endpoint.dialled().0.to_owned()).collect();
     let means = resolver::Means {
         config: shared.config.resolver.clone(),
         clock: shared.clock.clone(),

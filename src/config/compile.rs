@@ -24,7 +24,8 @@ use super::report::{Errors, quoted};
 use super::schema::*;
 use super::{
     AccessLog, Admin, Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Key, Limits, Listener, Log, LogFormat,
-    LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Ring, Target, TraceStart, secrets, url, values,
+    LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Proxy, Ring, Target, TraceStart, proxy, secrets, url,
+    values,
 };
 use crate::base::{EndpointId, ModelId};
 

@@ -6,6 +6,7 @@
 pub mod compile;
 pub mod cors;
 mod logs;
+mod proxy;
 mod read;
 pub mod report;
 mod resolver;
@@ -15,6 +16,7 @@ mod tls;
 mod url;
 mod values;
 
+pub use proxy::Proxy;
 pub use resolver::{Method, Resolver};
 
 use std::net::SocketAddr;
@@ -166,6 +168,15 @@ pub struct Endpoint {
     pub ca: Option<PathBuf>,
     /// What it is shown if it asks who we are.
     pub client_certificate: Option<KeyPair>,
+    /// The HTTP proxy that it is reached through.
+    pub proxy: Option<Proxy>,
+}
+
+impl Endpoint {
+    /// The host and port that are connected to: the proxy's, if there is one.
+    pub fn dialled(&self) -> (&str, u16) {
+        self.proxy.as_ref().map_or((&self.host, self.port), |proxy| (&proxy.host, proxy.port))
+    }
 }
 
 /// The header that carries an endpoint's key.
@@ -350,6 +361,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
                 auth: Auth::Dialect,
                 ca: None,
                 client_certificate: None,
+                proxy: None,
             });
         }
         config.providers.push(Provider {

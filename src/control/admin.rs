@@ -351,8 +351,8 @@ impl Admin {
 
     fn has_address(&self) -> bool {
         self.sources.config.endpoints.iter().any(|endpoint| {
-            endpoint.host.parse::<IpAddr>().is_ok()
-                || matches!(self.known.get(&endpoint.host), Some(Found::Addresses(_)))
+            let (host, _) = endpoint.dialled();
+            host.parse::<IpAddr>().is_ok() || matches!(self.known.get(host), Some(Found::Addresses(_)))
         })
     }
 
@@ -427,7 +427,7 @@ impl Admin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::fixture;
+    use crate::config::{Proxy, fixture};
     use crate::net::dns::Missing;
     use crate::telemetry::metrics::board::Board;
     use crate::telemetry::metrics::cells::Names as Labels;
@@ -490,6 +490,21 @@ mod tests {
         assert!(admin.readiness_now().is_err());
         admin.sources.names.put(found(Found::Addresses(Arc::new([[127, 0, 0, 1].into()]))));
         assert_eq!(admin.readiness_now(), Ok(()));
+    }
+
+    #[test]
+    fn behind_a_proxy_it_is_the_proxy_that_needs_an_address() {
+        for (proxy, is_ready) in [("192.0.2.1", true), ("two.test", true), ("proxy.test", false)] {
+            let mut admin = admin();
+            admin.sources.progress.is_ready(Started { addresses: Vec::new(), workers: Vec::new() });
+            let mut config = fixture(&[1], &[("m", &[(0, None)])]);
+            config.endpoints[0].host = "api.test".into();
+            config.endpoints[0].proxy = Some(Proxy { host: proxy.into(), port: 3128, authorization: None });
+            admin.sources.config = Arc::new(config);
+            let known = Found::Addresses(Arc::new([[127, 0, 0, 1].into()]));
+            admin.sources.names.put(Arc::new(Names::from([("two.test".to_owned(), known)])));
+            assert_eq!(admin.readiness_now().is_ok(), is_ready, "{proxy}");
+        }
     }
 
     #[test]

@@ -46,10 +46,10 @@ pub enum Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Missing::NoName => "its name does not exist (NXDOMAIN)",
-            Missing::NoAddress => "its name has no address",
-            Missing::NoAnswer => "its name could not be resolved: no name server answered in time",
-            Missing::Failed => "its name could not be resolved: the name servers failed",
+            Missing::NoName => "does not exist (NXDOMAIN)",
+            Missing::NoAddress => "has no address",
+            Missing::NoAnswer => "could not be resolved: no name server answered in time",
+            Missing::Failed => "could not be resolved: the name servers failed",
         })
     }
 }

@@ -89,6 +89,14 @@ impl Stream {
         TcpStream::connect_addr(address).await
     }
 
+    /// Makes a plain stream on which nothing has come that was not consumed a TLS stream whose handshake is still to come.
+    pub fn secure(&mut self, session: Session) {
+        debug_assert!(!self.input.reader.busy && self.input.bytes().is_empty() && !self.is_secure());
+        let session = Rc::new(RefCell::new(session));
+        self.input.session = Some(session.clone());
+        self.output.make_secure(session, &self.input.buffers);
+    }
+
     /// Runs the TLS handshake to its end; a plain stream returns at once. What the session has to say last, and its peer
     /// does not wait for, goes out with the first bytes that are written. Dropping the future is safe only if the stream is
     /// dropped too.

@@ -1,12 +1,15 @@
-//! Reaching an endpoint: address, connection, TLS.
+//! Reaching an endpoint: address, connection, proxy, TLS.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::proxy::Fault;
 use super::race::race;
 use super::{Connection, ErrorKind, Means, Phase, Place, Slot, UpstreamError, Upstreams};
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
+use crate::net::dns::Missing;
 use crate::net::stream::Stream;
 use crate::net::tls::{Failure, Session};
 
@@ -21,7 +24,7 @@ impl Upstreams {
         let slot = self.slot(endpoint);
         let fail = |kind| slot.error(Phase::Connect, kind);
         let until = self.means.clock.now() + within;
-        let addresses = slot.reach.addresses().await.map_err(|missing| fail(ErrorKind::Unresolved(missing)))?;
+        let addresses = slot.reach.addresses().await.map_err(|missing| fail(slot.unresolved(missing)))?;
         let is_full = || slot.board.open.get() >= self.connections_max as u64;
         if is_full() {
             // One that nobody uses makes room; the caller may not want a used one.
@@ -35,10 +38,10 @@ impl Upstreams {
         let place = Place::take(slot);
         let reached = match &*addresses {
             [only] => {
-                let tcp = Stream::connect(SocketAddr::new(*only, slot.port)).await;
+                let tcp = Stream::connect(SocketAddr::new(*only, slot.dialled.1)).await;
                 match tcp {
                     Ok(tcp) => finish(slot, tcp, &self.means).await.map(|stream| (stream, *only)),
-                    Err(error) => Err(ErrorKind::Io(error)),
+                    Err(error) => Err(slot.unreachable(error)),
                 }
             }
             several => first(slot, slot.reach.order(several, self.means.clock.now()), until, &self.means).await,
@@ -59,8 +62,9 @@ async fn first(
 ) -> Result<(Stream, IpAddr), ErrorKind> {
     let Means { clock, timers, .. } = means;
     loop {
-        let connect = |ip| Stream::connect(SocketAddr::new(ip, slot.port));
-        let (tcp, address) = race(&mut left, connect, &slot.reach, clock, timers).await.map_err(ErrorKind::Io)?;
+        let connect = |ip| Stream::connect(SocketAddr::new(ip, slot.dialled.1));
+        let (tcp, address) =
+            race(&mut left, connect, &slot.reach, clock, timers).await.map_err(|error| slot.unreachable(error))?;
         let finished = if left.is_empty() {
             finish(slot, tcp, means).await
         } else {
@@ -84,12 +88,22 @@ async fn first(
     }
 }
 
-/// Makes a stream of a connected socket.
+/// Makes a stream of a connected socket: through the proxy if there is one, then TLS.
 async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, means: &Means) -> Result<Stream, ErrorKind> {
     let tls = slot.tls.borrow().clone();
     let is_secure = tls.is_some();
-    let session = tls.map(|config| Session::client(config, &slot.host)).transpose();
-    let mut stream = Stream::new(tcp, session.map_err(ErrorKind::Io)?, means.buffers.clone());
+    let session = tls.map(|config| Session::client(config, &slot.host)).transpose().map_err(ErrorKind::Io)?;
+    let mut stream = match &slot.tunnel {
+        None => Stream::new(tcp, session, means.buffers.clone()),
+        Some(tunnel) => {
+            let mut stream = Stream::new(tcp, None, means.buffers.clone());
+            tunnel.open(&mut stream).await?;
+            if let Some(session) = session {
+                stream.secure(session);
+            }
+            stream
+        }
+    };
     let shaken = stream.handshake().await;
     if is_secure {
         let handshakes = &slot.board.handshakes;
@@ -100,4 +114,30 @@ async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, means: &Means) -> Resu
     }
     shaken.map_err(ErrorKind::Io)?;
     Ok(stream)
+}
+
+impl Slot {
+    /// No connection came about within `after`: who kept us waiting, a proxy or who is behind it, is not known.
+    pub fn unconnected(&self, after: Duration) -> UpstreamError {
+        let mut error = self.error(Phase::Connect, ErrorKind::Timeout(after));
+        if self.tunnel.is_some() {
+            error.endpoint += " (behind a proxy)";
+        }
+        error
+    }
+
+    fn unresolved(&self, missing: Missing) -> ErrorKind {
+        match self.tunnel {
+            Some(_) => ErrorKind::Proxy(Fault::Unresolved(missing)),
+            None => ErrorKind::Unresolved(missing),
+        }
+    }
+
+    /// No connection could be made.
+    fn unreachable(&self, error: io::Error) -> ErrorKind {
+        match self.tunnel {
+            Some(_) => ErrorKind::Proxy(Fault::Io(error)),
+            None => ErrorKind::Io(error),
+        }
+    }
 }

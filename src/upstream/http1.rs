@@ -15,7 +15,7 @@ use crate::wire::http1::{
 };
 
 /// Interim answers (1xx) that are passed over before the real one; more are a fault.
-const INTERIM_MAX: u32 = 32;
+pub(super) const INTERIM_MAX: u32 = 32;
 
 /// What is to be asked, apart from the body.
 #[derive(Debug, Clone, Copy)]

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod fields;
 pub mod http1;
 pub mod pool;
+pub mod proxy;
 pub mod race;
 pub mod reach;
 
@@ -62,6 +63,8 @@ pub enum ErrorKind {
     Unresolved(Missing),
     /// It has as many connections as it may have from one worker.
     Exhausted,
+    /// The proxy on the way to it failed.
+    Proxy(proxy::Fault),
     /// The socket or TLS failed.
     Io(io::Error),
     /// It closed the connection; a reused one may simply have been stale.
@@ -86,8 +89,9 @@ impl fmt::Display for UpstreamError {
         };
         write!(f, "endpoint {}: ", self.endpoint)?;
         match &self.kind {
-            ErrorKind::Unresolved(missing) => write!(f, "{missing} (while {doing})"),
+            ErrorKind::Unresolved(missing) => write!(f, "its name {missing} (while {doing})"),
             ErrorKind::Exhausted => write!(f, "all connections that it may have are in use"),
+            ErrorKind::Proxy(fault) => write!(f, "{fault} (while {doing})"),
             ErrorKind::Io(error) => write!(f, "{error} (while {doing})"),
             ErrorKind::Closed { .. } => write!(f, "it closed the connection (while {doing})"),
             ErrorKind::Timeout(after) => write!(f, "nothing came within {after:?} (while {doing})"),
@@ -133,8 +137,11 @@ pub struct Slot {
     pub name: String,
     /// How often its failures are said.
     pub complaints: Limit,
+    /// The name in its certificate.
     host: String,
-    port: u16,
+    /// The host and port that are connected to.
+    dialled: (String, u16),
+    tunnel: Option<proxy::Tunnel>,
     tls: RefCell<Option<Arc<ClientConfig>>>,
     base_path: String,
     /// The field lines that every request to it begins with, by dialect; they hold its key.
@@ -204,13 +211,14 @@ impl Upstreams {
                 name: endpoint.name.clone(),
                 complaints: Limit::new(),
                 host: endpoint.host.clone(),
-                port: endpoint.port,
+                dialled: (endpoint.dialled().0.to_owned(), endpoint.dialled().1),
+                tunnel: endpoint.proxy.as_ref().map(|proxy| proxy::Tunnel::new(endpoint, proxy)),
                 tls: RefCell::new(tls.clone()),
                 base_path: endpoint.base_path.clone(),
                 lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(config, endpoint, dialect)),
                 idle: RefCell::default(),
                 board: board.clone(),
-                reach: Reach::new(&endpoint.host),
+                reach: Reach::new(endpoint.dialled().0),
             })
         });
         Upstreams {

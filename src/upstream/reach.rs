@@ -128,7 +128,7 @@ impl Upstreams {
     /// Takes newly resolved names over, and wakes who waited for them.
     pub fn adopt(&self, names: &Names) {
         for slot in self.slots.iter().filter(|slot| slot.reach.is_name) {
-            if let Some(found) = names.get(&slot.host) {
+            if let Some(found) = names.get(&slot.dialled.0) {
                 slot.reach.adopt(found);
             }
         }

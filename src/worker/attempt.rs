@@ -285,7 +285,7 @@ async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> 
         Err(Interrupt::ClientGone) => Err(Stop::ClientGone.into()),
         Err(Interrupt::Deadline) => {
             let slot = worker.upstreams.slot(endpoint);
-            Err(Failed::Again(slot.error(Doing::Connect, ErrorKind::Timeout(model.timers.connect))))
+            Err(Failed::Again(slot.unconnected(model.timers.connect)))
         }
     }
 }
@@ -527,21 +527,19 @@ fn told(scene: &Scene<'_>, wait: Wait, model: &Model, error: &UpstreamError) -> 
     if !matches!(error.kind, ErrorKind::Timeout(_)) {
         scene.complain(error);
     }
-    match &error.kind {
-        ErrorKind::Timeout(_) => rejected(scene.timed_out(wait, model, &error.endpoint)),
+    let code = match &error.kind {
+        ErrorKind::Timeout(_) => return rejected(scene.timed_out(wait, model, &error.endpoint)),
         ErrorKind::Exhausted => {
             let mut reject = Reject::gateway(503, "upstream_connections_exhausted", sentence(error));
             reject.retry_after_s = Some(1);
-            Stop::Reject(reject, State::UpstreamError)
+            return Stop::Reject(reject, State::UpstreamError);
         }
-        ErrorKind::Malformed(_) => {
-            Stop::Reject(Reject::upstream(502, "upstream_malformed", sentence(error)), State::UpstreamError)
-        }
-        _ if error.is_before_request() => {
-            Stop::Reject(Reject::upstream(502, "upstream_unreachable", sentence(error)), State::UpstreamError)
-        }
-        _ => Stop::Reject(Reject::upstream(502, "upstream_failed", sentence(error)), State::UpstreamError),
-    }
+        ErrorKind::Malformed(_) => "upstream_malformed",
+        ErrorKind::Proxy(_) => "proxy_failed",
+        _ if error.is_before_request() => "upstream_unreachable",
+        _ => "upstream_failed",
+    };
+    Stop::Reject(Reject::upstream(502, code, sentence(error)), State::UpstreamError)
 }
 
 /// What the client is told of an answer that broke before any of it was passed on.

@@ -31,6 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("brotli_decompressor", &["wire/coding"]),
     ("clap", &["cli", "main.rs"]),
     ("crossbeam", &["mesh", "telemetry", "control"]),
+    ("data_encoding", &["config/proxy.rs"]),
     ("flate2", &["mock", "wire/coding", "control"]),
     ("h2", &["listener", "upstream"]),
     ("hdrhistogram", &["telemetry/metrics.rs", "cli/demo.rs"]),

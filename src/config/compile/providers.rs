@@ -40,6 +40,7 @@ fn provider(
     let auth = provider.choice("auth", &AUTH_WORDS).unwrap_or(Auth::Dialect);
     let ca = provider.get("ca").and_then(|item| authority_file(&item));
     let client_certificate = provider.get("client_certificate").and_then(|item| tls::key_pair(&item));
+    let through = provider.get("proxy").and_then(|item| through(&item));
     let first = endpoints.len();
     let list = provider.require("endpoints", "at least one [[providers.endpoints]] with a url");
     for (number, item) in
@@ -57,8 +58,9 @@ fn provider(
             auth,
             ca: ca.clone(),
             client_certificate: client_certificate.clone(),
+            proxy: None,
         };
-        endpoints.push(item.section().and_then(|section| endpoint(section, base)));
+        endpoints.push(item.section().and_then(|section| endpoint(section, base, &through)));
     }
     provider.finish();
     // At most 256 providers of 64 endpoints: the numbers fit.
@@ -72,7 +74,7 @@ fn provider(
 const AUTH_WORDS: [(&str, Auth); 3] = [("auto", Auth::Dialect), ("bearer", Auth::Bearer), ("x-api-key", Auth::XApiKey)];
 
 /// Completes `base`, which has what the provider says of all its endpoints.
-fn endpoint(mut endpoint: Section, base: Endpoint) -> Option<Endpoint> {
+fn endpoint(mut endpoint: Section, base: Endpoint, providers: &Option<Through>) -> Option<Endpoint> {
     let url = endpoint.require("url", url::URL_FORM).and_then(|item| {
         match url::parse(&item.text()?.value) {
             Ok(url) => Some(url),
@@ -91,11 +93,62 @@ fn endpoint(mut endpoint: Section, base: Endpoint) -> Option<Endpoint> {
         true => item.wrong("has no effect on an http URL", "https, or no client_certificate"),
         false => tls::key_pair(&item),
     });
+    // What is wrong with the provider's is reported there.
+    let through = match endpoint.get("proxy") {
+        Some(item) => Some(through(&item)?),
+        None => providers.clone(),
+    };
+    let reading = endpoint.reading;
     endpoint.finish();
     let url::Url { tls, host, port, authority, path } = url?;
+    let proxy = match through {
+        None | Some(Through::Nothing) => None,
+        Some(Through::This(proxy)) => Some(proxy),
+        Some(Through::Environment(at)) => environments(&at, reading, tls, &host, port)?,
+    };
     let ca = ca.or(base.ca).filter(|_| tls);
     let client_certificate = client_certificate.or(base.client_certificate).filter(|_| tls);
-    Some(Endpoint { tls, host, port, authority, base_path: path, key, auth, ca, client_certificate, ..base })
+    Some(Endpoint { tls, host, port, authority, base_path: path, key, auth, ca, client_certificate, proxy, ..base })
+}
+
+/// What `proxy` says.
+#[derive(Clone)]
+enum Through {
+    Nothing,
+    This(Proxy),
+    /// As the environment says; where that was said, for its faults.
+    Environment(At),
+}
+
+/// The place of a value.
+#[derive(Clone)]
+struct At {
+    at: usize,
+    path: String,
+}
+
+fn through(item: &Item) -> Option<Through> {
+    let text = item.text()?;
+    match text.value.as_str() {
+        "none" => Some(Through::Nothing),
+        "env" => Some(Through::Environment(At { at: item.at, path: item.path.clone() })),
+        url => match proxy::parse(url, false) {
+            Ok(proxy) => Some(Through::This(proxy)),
+            // Not quoted: it may hold a password.
+            Err(what) => item.wrong(what, proxy::PROXY_FORM),
+        },
+    }
+}
+
+/// The proxy that the environment names for this endpoint, if any. The outer `None` is a fault, which is reported.
+fn environments(at: &At, reading: &Reading, tls: bool, host: &str, port: u16) -> Option<Option<Proxy>> {
+    match proxy::from_env(tls, host, port, |name| reading.sources.env(name)) {
+        Ok(proxy) => Some(proxy),
+        Err((name, what)) => {
+            reading.report(at.at, &at.path, format!("the environment variable {name} {what}"), proxy::PROXY_FORM);
+            None
+        }
+    }
 }
 
 /// The path of a readable PEM file with a certificate in it.
@@ -179,4 +232,51 @@ pub(super) fn pool(mut pool: Section) -> Pool {
     let idle_max = not_above(&mut pool, "idle_max", idle_max, "connections_max", connections_max);
     pool.finish();
     Pool { idle_max, idle, connections_max }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{OPEN, only, sound};
+
+    /// The open configuration with lines beside its provider and beside its endpoint.
+    fn proxied(provider: &str, endpoint: &str) -> String {
+        let text = OPEN.replace("name = \"p\"", &format!("name = \"p\"\n{provider}"));
+        text.replace("\n[[models]]", &format!("\n{endpoint}\n[[models]]"))
+    }
+
+    #[test]
+    fn an_endpoint_is_dialled_at_its_proxy_and_its_own_word_wins() {
+        let (p, q) = ("proxy = \"http://p.test:3128\"", "proxy = \"http://u:p@q.test\"");
+        for (provider, endpoint, host, port) in [
+            ("", "", "127.0.0.1", 9000),
+            (p, "", "p.test", 3128),
+            (p, q, "q.test", 80),
+            ("", q, "q.test", 80),
+            (p, "proxy = \"none\"", "127.0.0.1", 9000),
+            (p, "proxy = \"env\"", "127.0.0.1", 9000),
+            ("proxy = \"env\"", p, "p.test", 3128),
+        ] {
+            let config = sound(&proxied(provider, endpoint));
+            assert_eq!(config.endpoints[0].dialled(), (host, port), "{provider} {endpoint}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_refused_and_not_shown() {
+        for (value, what) in [
+            ("", "has no scheme"),
+            ("environment", "has no scheme"),
+            ("socks5://sk-marker@p", "has a scheme other than http"),
+            ("${SECRET_URL}", "is an https URL, and proxies are spoken to in the clear"),
+        ] {
+            for (text, at) in [
+                (proxied(&format!("proxy = \"{value}\""), ""), "providers[0].proxy"),
+                (proxied("", &format!("proxy = \"{value}\"")), "providers[0].endpoints[0].proxy"),
+            ] {
+                let (path, report) = only(&text);
+                assert_eq!(path, at);
+                assert!(report.starts_with(what) && !report.contains("sk-marker"), "{value}: {report}");
+            }
+        }
+    }
 }

@@ -28,6 +28,12 @@ pub struct ProviderSchema {
     pub ca: Option<String>,
     /// What all its https endpoints are shown that ask who we are.
     pub client_certificate: Option<KeyPairSchema>,
+    /// The HTTP proxy through which all its endpoints are reached, by CONNECT for https and http alike:
+    /// `http://host:port` or `http://user:password@host:port`. `env` takes `https_proxy` or `HTTPS_PROXY` for https,
+    /// `http_proxy` for http, and the exceptions in `no_proxy` or `NO_PROXY` (domains, addresses, networks such as
+    /// `10.0.0.0/8`, each with `:port` or without, and `*`). `none` takes none. Default `none`.
+    #[schemars(length(min = 1), extend("default" = "none"))]
+    pub proxy: Option<String>,
     /// Its URLs, 1 to 64. Requests are spread over them.
     #[schemars(length(min = 1, max = ENDPOINTS_MAX))]
     pub endpoints: Vec<EndpointSchema>,
@@ -51,6 +57,9 @@ pub struct EndpointSchema {
     pub ca: Option<String>,
     /// What it is shown if it asks who we are; https only. Default: the provider's.
     pub client_certificate: Option<KeyPairSchema>,
+    /// The HTTP proxy through which it is reached, or `none`. Default: the provider's.
+    #[schemars(length(min = 1))]
+    pub proxy: Option<String>,
 }
 
 /// Where a provider's key is to be found. Exactly one.

@@ -35,6 +35,11 @@ impl Output {
         Output { half, session, pool, sending: false, socket }
     }
 
+    /// From now on what is written is sealed.
+    pub(super) fn make_secure(&mut self, session: Rc<RefCell<Session>>, buffers: &Rc<Buffers>) {
+        (self.session, self.pool) = (Some(session), Some(buffers.clone()));
+    }
+
     /// The peer turned out to speak no TLS.
     pub(super) fn make_plain(&mut self) {
         self.session = None;
