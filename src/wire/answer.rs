@@ -40,6 +40,8 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct AnswerScan {
     dialect: Dialect,
+    /// False if nobody wants to know the usage.
+    reads_usage: bool,
     phase: Phase,
     /// Objects and arrays that are open.
     depth: u64,
@@ -53,10 +55,10 @@ pub struct AnswerScan {
     field: Field,
     usage: Value,
     error: Value,
-    id: Value,
-    status: Value,
-    /// Start of the value of a field that holds an answer.
-    start: Value,
+    id: Start,
+    status: Start,
+    /// Of the value of a field that holds an answer.
+    start: Start,
     answered: bool,
 }
 
@@ -136,13 +138,38 @@ impl Value {
         }
     }
 
-    /// True if it is something, as far as it was kept: not null, not empty.
-    fn holds(&self) -> bool {
-        self.too_long || !matches!(&self.bytes[..], b"" | b"null" | b"[]" | b"{}" | b"\"\"")
-    }
-
     fn json(&self) -> Option<&str> {
         (self.whole && !self.too_long).then(|| std::str::from_utf8(&self.bytes).ok())?.map(str::trim)
+    }
+}
+
+/// The first bytes of a value, white space left out: enough to tell null and the empty ones from all others, and a word.
+#[derive(Debug, Clone, Copy, Default)]
+struct Start {
+    bytes: [u8; 8],
+    len: usize,
+}
+
+impl Start {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes.iter().filter(|byte| !byte.is_ascii_whitespace()) {
+            let Some(place) = self.bytes.get_mut(self.len) else {
+                // There is more of it than there is room.
+                self.len = self.bytes.len() + 1;
+                return;
+            };
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    /// True if it is something: not null, not empty.
+    fn holds(&self) -> bool {
+        !matches!(self.bytes.get(..self.len), Some(b"" | b"null" | b"[]" | b"{}" | b"\"\""))
+    }
+
+    fn is(&self, word: &[u8]) -> bool {
+        self.bytes.get(..self.len) == Some(word)
     }
 }
 
@@ -151,6 +178,7 @@ impl AnswerScan {
     pub fn new(dialect: Dialect) -> AnswerScan {
         AnswerScan {
             dialect,
+            reads_usage: true,
             phase: Phase::Before,
             depth: 0,
             object: false,
@@ -160,11 +188,16 @@ impl AnswerScan {
             field: Field::Other,
             usage: Value::default(),
             error: Value::default(),
-            id: Value::default(),
-            status: Value::default(),
-            start: Value::default(),
+            id: Start::default(),
+            status: Start::default(),
+            start: Start::default(),
             answered: false,
         }
+    }
+
+    /// With `reads_usage` false the usage is passed over, which is a good part of the work.
+    pub fn with_usage(self, reads_usage: bool) -> AnswerScan {
+        AnswerScan { reads_usage, ..self }
     }
 
     /// Reads the next bytes of the body.
@@ -252,13 +285,13 @@ impl AnswerScan {
         at
     }
 
-    /// The end of the body.
-    pub fn finish(mut self) -> Answer {
+    /// The end of the body, as far as it has come.
+    pub fn finish(&mut self) -> Answer {
         if self.field == Field::Answer {
             self.answered |= self.start.holds();
         }
         // A response that failed is an answer of its own that can be asked for again by its id.
-        self.answered |= self.id.holds() && self.status.bytes == b"\"failed\"";
+        self.answered |= self.id.holds() && self.status.is(b"\"failed\"");
         let usage = self.usage.json().and_then(Usage::read);
         let error = self.error.json().filter(|_| !self.answered).and_then(|json| {
             let raw = serde_json::from_str::<&RawValue>(json).ok()?;
@@ -343,15 +376,17 @@ impl AnswerScan {
     fn begin_field(&mut self) {
         self.key_next = false;
         self.field = self.key.field();
-        if let Some((value, _)) = self.value() {
-            // Of a field that is there twice, the last one counts.
+        // Of a field that is there twice, the last one counts.
+        if let Some(value) = self.value() {
             *value = Value::default();
+        } else if let Some(start) = self.start() {
+            *start = Start::default();
         }
     }
 
     fn end_field(&mut self, rest: &[u8]) {
         self.keep(rest);
-        if let Some((value, _)) = self.value() {
+        if let Some(value) = self.value() {
             value.whole = true;
         }
         if self.field == Field::Answer {
@@ -361,30 +396,29 @@ impl AnswerScan {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        match (self.field, self.value()) {
-            (Field::Answer | Field::Id | Field::Status, Some((start, bytes_max))) => {
-                let mut black = bytes.iter().filter(|byte| !byte.is_ascii_whitespace());
-                while !start.too_long
-                    && let Some(&byte) = black.next()
-                {
-                    start.add(&[byte], bytes_max);
-                }
-            }
-            (_, Some((value, bytes_max))) => value.add(bytes, bytes_max),
-            (_, None) => {}
+        if let Some(value) = self.value() {
+            value.add(bytes, VALUE_BYTES_MAX);
+        } else if let Some(start) = self.start() {
+            start.add(bytes);
         }
     }
 
-    /// Where the bytes of the field under way are kept, and how many of them.
-    fn value(&mut self) -> Option<(&mut Value, usize)> {
+    /// Where the field under way is kept, if all of it is.
+    fn value(&mut self) -> Option<&mut Value> {
         match self.field {
-            Field::Usage => Some((&mut self.usage, VALUE_BYTES_MAX)),
-            Field::Error => Some((&mut self.error, VALUE_BYTES_MAX)),
-            // Enough to tell null and the empty ones from all others.
-            Field::Answer => Some((&mut self.start, 4)),
-            Field::Id => Some((&mut self.id, 4)),
-            Field::Status => Some((&mut self.status, 8)),
-            Field::Other => None,
+            Field::Usage if self.reads_usage => Some(&mut self.usage),
+            Field::Error => Some(&mut self.error),
+            _ => None,
+        }
+    }
+
+    /// Where the first bytes of the field under way are kept, if these are.
+    fn start(&mut self) -> Option<&mut Start> {
+        match self.field {
+            Field::Answer => Some(&mut self.start),
+            Field::Id => Some(&mut self.id),
+            Field::Status => Some(&mut self.status),
+            _ => None,
         }
     }
 }

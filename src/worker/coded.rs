@@ -84,7 +84,10 @@ pub fn begin(scene: &mut Scene<'_>, call: &Call, candidate: Candidate<'_>, head:
             let events = Events::new(dialect, api, strip_usage, limits.event_bytes_max, limits.stream_bytes_max);
             Answer::Events(Box::new(events))
         }
-        Content::Json => Answer::Json(Box::new(AnswerScan::new(scene.intake.dialect))),
+        Content::Json => {
+            let scan = AnswerScan::new(scene.intake.dialect).with_usage(scene.worker.recorder.is_on());
+            Answer::Json(Box::new(scan))
+        }
         _ => Answer::Opaque,
     };
     let Encoding::Known(codings) = head.encoding else { return plain };

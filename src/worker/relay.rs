@@ -96,7 +96,7 @@ impl Relay<'_, '_> {
             return Ok(());
         }
         let Some(scan) = self.begun.answer.scan_mut() else { return Ok(()) };
-        let answer = std::mem::replace(scan, wire::answer::AnswerScan::new(self.scene.intake.dialect)).finish();
+        let answer = scan.finish();
         if let Some(usage) = answer.usage {
             self.scene.record.tokens = tokens(usage);
         }
@@ -363,12 +363,11 @@ impl Relay<'_, '_> {
             self.scene.record.fault = Some(Fault { origin: Origin::Upstream, code: "upstream_status".into() });
         }
         if let Some(scan) = self.begun.answer.scan_mut()
+            && self.scene.worker.recorder.is_on()
             && self.scene.record.tokens == Default::default()
+            && let Some(usage) = scan.finish().usage
         {
-            let scan = std::mem::replace(scan, wire::answer::AnswerScan::new(self.scene.intake.dialect));
-            if let Some(usage) = scan.finish().usage {
-                self.scene.record.tokens = tokens(usage);
-            }
+            self.scene.record.tokens = tokens(usage);
         }
         Ok(if self.ends_connection() { After::Linger } else { After::KeepAlive })
     }

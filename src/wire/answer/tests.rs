@@ -155,12 +155,27 @@ fn values_that_are_too_long_are_skipped_and_memory_stays_bounded() {
     for piece in body.as_bytes().chunks(1000) {
         scan.push(piece);
         assert!(scan.error.bytes.len() + scan.usage.bytes.len() <= 2 * VALUE_BYTES_MAX);
-        assert!(scan.start.bytes.len() <= 4);
     }
     let answer = scan.finish();
     assert_eq!((answer.usage.and_then(|usage| usage.input), answer.error, answer.well_formed), (Some(5), None, true));
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(Answer::read(Dialect::OpenAi, deep.as_bytes()).well_formed);
+}
+
+#[test]
+fn usage_that_nobody_wants_is_passed_over_and_the_rest_is_read() {
+    for (body, error, well_formed) in [
+        (&br#"{"usage":{"prompt_tokens":5},"error":{"message":"no"}}"#[..], true, true),
+        (br#"{"usage":{"prompt_tokens":5},"choices":[{}]}"#, false, true),
+        (br#"{"usage":{"prompt_tokens":5"#, false, false),
+    ] {
+        let mut scan = AnswerScan::new(Dialect::OpenAi).with_usage(false);
+        scan.push(body);
+        let answer = scan.finish();
+        assert_eq!((answer.usage, answer.error.is_some(), answer.well_formed), (None, error, well_formed));
+        assert_eq!(scan.usage.bytes.capacity(), 0);
+        assert!(Answer::read(Dialect::OpenAi, body).usage.is_some() || !well_formed);
+    }
 }
 
 #[test]
