@@ -60,7 +60,9 @@ where
                     last = error;
                     // At once, without the rest of the delay (§5).
                     timer.set(Instant::NEVER);
-                    if race.start(left, &connect, &timer) {
+                    race.start(left, &connect, &timer);
+                    // Others may have ended in the same turn, and will not wake anyone again.
+                    if !race.running.is_empty() {
                         continue;
                     }
                 }

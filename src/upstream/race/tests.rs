@@ -106,3 +106,42 @@ fn attempts_under_way_are_bounded() {
         assert!(!race.start(&mut left, connect, &timer));
     });
 }
+
+#[test]
+fn who_ends_in_the_same_turn_as_one_that_fails_is_not_forgotten() {
+    for (second, wins) in [(true, true), (false, false)] {
+        let mut event_loop = EventLoop::climb_down(Rung::Deferred, 256).unwrap();
+        event_loop.block_on(async {
+            let clock = Clock::new();
+            let timers = Timers::new(clock.clone());
+            spawn(timers.clone().drive());
+            let reach = Reach::new("a.test");
+            let mut left = vec![ip(0), ip(1)];
+            // Neither ends before both have begun; then both do, and each wakes the race once.
+            let begun = Rc::new((RefCell::new(Vec::<std::task::Waker>::new()), std::cell::Cell::new(0)));
+            let connect = |address: IpAddr| {
+                let begun = begun.clone();
+                let mut is_new = true;
+                poll_fn(move |cx| {
+                    let (wakers, count) = &*begun;
+                    if std::mem::take(&mut is_new) {
+                        count.set(count.get() + 1);
+                        wakers.borrow_mut().push(cx.waker().clone());
+                        if count.get() == 2 {
+                            wakers.borrow_mut().drain(..).for_each(std::task::Waker::wake);
+                        }
+                        return Poll::Pending;
+                    }
+                    match count.get() {
+                        2 if address == ip(1) && second => Poll::Ready(Ok(1)),
+                        2 => Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionRefused))),
+                        _ => Poll::Pending,
+                    }
+                })
+            };
+            let racing = race(&mut left, connect, &reach, &clock, &timers);
+            let won = monoio::time::timeout(Duration::from_secs(10), racing).await.expect("it was woken for both");
+            assert_eq!(won.is_ok(), wins);
+        });
+    }
+}
