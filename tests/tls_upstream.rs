@@ -98,6 +98,42 @@ fn a_certificate_is_believed_if_its_authority_name_and_time_are_right() {
 }
 
 #[test]
+fn a_kept_connection_that_went_stale_without_a_word_is_replaced() {
+    let authority = Authority::new("ours");
+    let config = server_config(authority.sign("127.0.0.1", false), &TLS13);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    // Answers one request, reads a second, and closes the socket without close_notify.
+    thread::spawn(move || {
+        for tcp in listener.incoming() {
+            let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+            let mut stream = StreamOwned::new(session, tcp.expect("a client"));
+            let (mut held, mut asked) = (Vec::new(), 0);
+            let mut piece = [0; 4096];
+            while asked < 2 {
+                let count = stream.read(&mut piece).expect("a request");
+                held.extend_from_slice(&piece[..count]);
+                // The test's requests end with their last brace.
+                if held.last() == Some(&b'}') {
+                    held.clear();
+                    asked += 1;
+                    if asked == 1 {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").expect("a client");
+                        stream.flush().expect("a client");
+                    }
+                }
+            }
+        }
+    });
+    let gateway = gateway(address, Some(&authority));
+    let mut client = gateway.connect();
+    for turn in 1..=4 {
+        let response = ask(&mut client);
+        assert_eq!(response.head.status, 200, "turn {turn}: {}", response.text());
+    }
+}
+
+#[test]
 fn an_endpoint_that_does_not_speak_tls_is_a_failure_and_no_wait() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");

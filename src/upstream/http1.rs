@@ -294,9 +294,10 @@ impl Connection {
 
     /// A socket's error, told apart from a reused connection that had been closed under us.
     pub fn io_error(&self, phase: Phase, error: std::io::Error) -> UpstreamError {
-        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+        // Over TLS, most who close a kept connection don't say so first.
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
         let kind = match error.kind() {
-            BrokenPipe | ConnectionReset | NotConnected if self.reused && phase <= Phase::FirstByte => {
+            BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof if self.reused && phase <= Phase::FirstByte => {
                 ErrorKind::Closed { reused: true }
             }
             _ => ErrorKind::Io(error),
