@@ -10,7 +10,7 @@ use std::time::Instant;
 use common::https::{BOTH, client, client_as};
 use common::origin::{DONE, FINISH, content};
 use common::pem::{Ca, Folder};
-use common::{Config, Ended, Gateway, Https, JSON, Origin, PATIENCE, chat};
+use common::{Config, Ended, Gateway, Https, JSON, Origin, PATIENCE, chat, metric, metric_is};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
@@ -496,6 +496,33 @@ fn what_a_gateway_that_ends_has_to_cut_is_told_so_over_tls() {
         assert!(waiting.ends_properly(), "{driver}: this answer is whole");
         assert_eq!(world.gateway.process.wait().code(), Some(0), "{driver}");
     }
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_counted_as_that_and_one_that_the_end_cuts_off_is_not() {
+    use nix::sys::signal::{Signal, kill};
+    let world = World::with("", |config| config.admin().and("[client]\nhandshake = \"50ms\""));
+    let mut silent = TcpStream::connect(world.gateway.address()).expect("a connection");
+    silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert_eq!(silent.read(&mut [0; 16]).expect("an end"), 0);
+    metric_is(&world.gateway, "ringway_tls_handshakes_total", &[("side", "client"), ("result", "timeout")], 1.0);
+
+    let world = World::with("", |config| config.admin().and("[client]\nhandshake = \"60s\"\ndrain = \"60s\""));
+    let mut working = world.connect();
+    working.send_request("POST", PATH, &JSON, &chat("m", true));
+    let mut peer = world.origin.accept();
+    peer.request();
+    let mut silent = TcpStream::connect(world.gateway.address()).expect("a connection");
+    silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    metric_is(&world.gateway, "ringway_client_connections_open", &[], 2.0);
+    kill(nix::unistd::Pid::from_raw(world.gateway.process.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+    assert_eq!(silent.read(&mut [0; 16]).expect("an end"), 0);
+    metric_is(&world.gateway, "ringway_client_connections_open", &[], 1.0);
+    for result in ["timeout", "closed"] {
+        let labels = [("side", "client"), ("result", result)];
+        assert_eq!(metric(&world.gateway, "ringway_tls_handshakes_total", &labels), 0.0, "{result}");
+    }
+    drop(peer);
 }
 
 #[test]

@@ -60,6 +60,8 @@ async fn shake(worker: &Rc<Worker>, tcp: TcpStream, listener: usize) -> Option<S
             handshakes.note_failed(Failure::PlainHttp as usize);
             say_https(worker, stream, listener).await;
         }
+        // The gateway's end is nobody's failure.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
         Ok(Err(error)) => handshakes.note_failed(Failure::of(&error) as usize),
         Err(panic) => {
             handshakes.note_failed(Failure::Malformed as usize);
@@ -77,10 +79,11 @@ async fn in_time(worker: &Rc<Worker>, stream: &mut Stream) -> io::Result<()> {
     let mut handshake = pin!(stream.handshake());
     poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(outcome),
-        Poll::Pending if timer.poll_expired(cx) || worker.drain.is_idle_over() => {
-            Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-        }
-        Poll::Pending => Poll::Pending,
+        Poll::Pending => match timer.poll_expired(cx) || worker.drain.is_idle_over() {
+            true if worker.drain.is_idle_over() => Poll::Ready(Err(io::ErrorKind::Interrupted.into())),
+            true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            false => Poll::Pending,
+        },
     })
     .await
 }

@@ -53,6 +53,7 @@ impl Failure {
         let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
             return match error.kind() {
                 io::ErrorKind::InvalidData => Failure::Malformed,
+                io::ErrorKind::TimedOut => Failure::Timeout,
                 _ => Failure::Closed,
             };
         };
