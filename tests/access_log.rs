@@ -391,6 +391,28 @@ fn no_line_is_lost_or_split_where_the_file_is_moved_and_opened_anew() {
 }
 
 #[test]
+fn the_file_may_be_moved_while_the_gateway_ends() {
+    let origin = Origin::start();
+    let folder = Folder::new();
+    let mut gateway = Gateway::start(&Config::new(&[origin.url()]).and(&folder.table("")));
+    let (mut under_way, mut idle) = (gateway.connect(), gateway.connect());
+    idle.request("GET", "/v1/models", &headers("idle"), b"");
+    under_way.send_request("POST", "/v1/chat/completions", &headers("last"), &chat("m", false));
+    let mut peer = origin.accept();
+    peer.request();
+    signal(&gateway, Signal::SIGTERM);
+    gateway.process.lines_until("SIGTERM: ending");
+    until("the first line", || std::fs::metadata(folder.log()).is_ok_and(|file| file.len() > 0));
+    std::fs::rename(folder.log(), folder.0.join("access.jsonl.0")).expect("it is moved");
+    signal(&gateway, Signal::SIGHUP);
+    until("a new file", || folder.log().exists());
+    peer.answer("{}");
+    assert_eq!(under_way.response("POST").head.status, 200);
+    gateway.process.wait();
+    assert_eq!(counted(&[text(&folder.log())]).keys().collect::<Vec<_>>(), ["last"]);
+}
+
+#[test]
 fn a_process_that_is_killed_leaves_whole_lines_and_the_next_begins_its_own() {
     let mock = Mock::start(&[]);
     let folder = Folder::new();

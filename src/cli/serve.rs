@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use crate::admission::cors::Cors;
 use crate::base::WorkerId;
 use crate::base::clock::{Clock, UnixTime};
 use crate::config::{self, Config, LogTarget};
-use crate::control::access_log::{self, AccessLog};
+use crate::control::access_log::{self, AccessLog, Reopener};
 use crate::control::admin::{self, Progress, WorkerInfo};
 use crate::control::credentials::{Loader, News};
 use crate::control::{self, program_log, resolver, watch};
@@ -78,13 +78,6 @@ impl Running {
         std::thread::Builder::new().name("ringway-watchdog".into()).spawn(watch).map(drop)
     }
 
-    /// Has files that are written opened anew, for whoever moves them.
-    pub fn reopen(&self) {
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
-    }
-
     /// Returns when all workers have ended and the last records are written.
     pub fn wait(self) {
         for thread in self.threads {
@@ -131,15 +124,18 @@ fn run(config: Config, path: &Path, signals: SigSet) -> ExitCode {
     let (delay, drain) = (config.client.drain_delay, config.client.drain);
     // Detached: it ends with the process, or ends the process, also one that is stuck in starting.
     let (tell, told) = sync_channel(1);
+    // Files may be moved away while the gateway ends as well.
+    let reopener = Arc::new(OnceLock::<Reopener>::new());
+    let on_hangup = reopener.clone();
     let waiter = std::thread::Builder::new().name("ringway-signals".into()).spawn(move || {
         let mut ending = false;
         loop {
             match signals.wait() {
-                // If one is waiting to be heard already, it stands for both.
-                Ok(Signal::SIGHUP) => drop(tell.try_send(Ok(Signal::SIGHUP))),
+                Ok(Signal::SIGHUP) => on_hangup.get().into_iter().for_each(Reopener::reopen),
                 _ if ending => std::process::exit(1),
                 first => {
                     ending = true;
+                    // The only one ever, so there is room.
                     let _ = tell.send(first);
                 }
             }
@@ -152,17 +148,15 @@ fn run(config: Config, path: &Path, signals: SigSet) -> ExitCode {
     let manager = Arc::new(Manager::from_env());
     match start_from(config, Some(path)) {
         Ok(running) => {
+            if let Some(log) = &running.access_log {
+                let _ = reopener.set(log.reopener());
+            }
             announce(&running, &cores);
             manager.ready(&workers(&running, &cores));
             if let Err(error) = running.watch(&manager) {
                 log::error("serve", format!("the service manager's watchdog cannot be told: {error}")).say();
             }
-            let signal = loop {
-                match told.recv() {
-                    Ok(Ok(Signal::SIGHUP)) => running.reopen(),
-                    other => break other,
-                }
-            };
+            let signal = told.recv();
             running.ring();
             manager.stopping(delay + drain + AFTER_DRAIN, "finishing what is under way");
             let name = signal.ok().and_then(Result::ok).map_or("ended", Signal::as_str);

@@ -36,8 +36,7 @@ const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// The log's threads.
 pub struct AccessLog {
-    records: Arc<Records>,
-    orders: Arc<Orders>,
+    reopener: Reopener,
     ended: Receiver<()>,
     packer: Option<Packer>,
 }
@@ -51,20 +50,34 @@ struct Orders {
     stop: AtomicBool,
 }
 
-impl AccessLog {
+/// Who moves the file away has it opened anew by this, from any thread, at any time.
+#[derive(Clone)]
+pub struct Reopener {
+    records: Arc<Records>,
+    orders: Arc<Orders>,
+}
+
+impl Reopener {
     /// Has the file opened anew. Lines that were recorded before go to the one that is open now.
     pub fn reopen(&self) {
         self.orders.reopen.store(true, Ordering::Release);
         self.records.wake();
     }
+}
+
+impl AccessLog {
+    /// See [`Reopener`].
+    pub fn reopener(&self) -> Reopener {
+        self.reopener.clone()
+    }
 
     /// Returns when what was recorded up to now is on the disk, or after some seconds if it cannot be written.
     pub fn finish(self) {
-        self.orders.stop.store(true, Ordering::Release);
-        self.records.wake();
+        self.reopener.orders.stop.store(true, Ordering::Release);
+        self.reopener.records.wake();
         // It has said what it could not write.
         if self.ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
-            let lost = self.records.len() as u64 + self.records.dropped();
+            let lost = self.reopener.records.len() as u64 + self.reopener.records.dropped();
             log::error("access_log", "the access log does not take its last lines").with("lost", lost).say();
         }
         if let Some(packer) = self.packer {
@@ -109,7 +122,7 @@ pub fn start(
         // Nobody waits any more if it took too long.
         let _ = end.send(());
     })?;
-    Ok(AccessLog { records, orders, ended, packer })
+    Ok(AccessLog { reopener: Reopener { records, orders }, ended, packer })
 }
 
 /// The thread that compresses what was set aside.
