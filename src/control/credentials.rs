@@ -68,6 +68,11 @@ impl Loader {
         Loader { config, listeners, endpoints }
     }
 
+    /// What it reads the files of.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
     /// Every file that is read.
     pub fn paths(&self) -> Vec<PathBuf> {
         let fronts = self.config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(front_files);

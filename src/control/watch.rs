@@ -31,7 +31,7 @@ const LINKS_MAX: u32 = 40;
 /// Looks at the files of `loader` when they may have changed, for ever, and hands all that is made of them to `publish`.
 /// What cannot be used is said, once, and leaves what there was. `None` without any file.
 pub fn task(loader: Loader, clock: Clock, publish: impl Fn(Arc<Credentials>) + Send + Sync + 'static) -> Option<Task> {
-    let paths = loader.paths();
+    let (paths, config) = (loader.paths(), loader.config().clone());
     if paths.is_empty() {
         return None;
     }
@@ -46,9 +46,17 @@ pub fn task(loader: Loader, clock: Clock, publish: impl Fn(Arc<Credentials>) + S
             watched.renew(&paths);
             let now = clock.unix();
             let looked = tokio::task::spawn_blocking(move || (loader.look(now), loader)).await;
-            let Ok((news, seen)) = looked else { return };
-            loader = seen;
-            tell(news, &publish);
+            loader = match looked {
+                Ok((news, loader)) => {
+                    tell(news, &publish);
+                    loader
+                }
+                // What was made is with the workers; tickets begin anew with the next look that goes well.
+                Err(error) => {
+                    log::error("certificates", format!("reading the files failed: {error}")).say();
+                    Loader::new(config.clone())
+                }
+            };
             // That nothing was heard for so long is a reason to look too.
             let _ = tokio::time::timeout(LOOK, heard.notified()).await;
         }
