@@ -71,7 +71,10 @@ impl Output {
         if self.session.is_none() {
             return self.send(bytes).await;
         }
-        if let Err(error) = self.seal(&bytes) {
+        // Nothing is sealed for nothing: a session that has said its last word takes no more, but what it said may wait.
+        if !bytes.is_empty()
+            && let Err(error) = self.seal(&bytes)
+        {
             return (Err(error), bytes);
         }
         (self.send_sealed().await, bytes)
