@@ -67,6 +67,8 @@ pub struct Scene<'a> {
     pub asked: Option<Cow<'a, str>>,
     /// The model that the endpoint was asked for, where that is another.
     pub sent_model: Option<&'a str>,
+    /// True once the client was told that the connection is kept.
+    pub promised: bool,
 }
 
 /// A request that is ready to be sent.
@@ -193,6 +195,7 @@ impl<'a> Scene<'a> {
             total: Duration::MAX,
             asked: None,
             sent_model: None,
+            promised: false,
         }
     }
 
@@ -293,11 +296,13 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// True if the connection can carry another request after this one.
+    /// True if the connection can carry another request after this one. A gateway that begins to end keeps one all the same
+    /// that it has promised, until idle ones are closed: the client may have sent its next request.
     pub fn keeps_alive(&self) -> bool {
+        let drain = &self.worker.drain;
         self.intake.keep_alive
             && self.body_received
-            && !self.worker.drain.has_begun()
+            && (!drain.has_begun() || (self.promised && !drain.is_idle_over()))
             && self.client.served + 1 < self.worker.config().client.requests_max
     }
 

@@ -34,7 +34,7 @@ impl Scene<'_> {
         self.end_head(out, framing);
     }
 
-    fn end_head(&self, out: &mut Vec<u8>, framing: Framing) {
+    fn end_head(&mut self, out: &mut Vec<u8>, framing: Framing) {
         match framing {
             Framing::Length(length) => write_content_length(out, length),
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -46,7 +46,8 @@ impl Scene<'_> {
         if let Some(lines) = &self.client.lines {
             out.extend_from_slice(lines);
         }
-        if !self.keeps_alive() || framing == Framing::UntilClose {
+        self.promised = self.keeps_alive() && framing != Framing::UntilClose;
+        if !self.promised {
             out.extend_from_slice(b"connection: close\r\n");
         } else if self.intake.is_http10 {
             out.extend_from_slice(b"connection: keep-alive\r\n");
