@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::proxy::Fault;
-use super::race::race;
+use super::race::{Won, race};
 use super::{Connection, ErrorKind, Means, Phase, Place, Slot, UpstreamError, Upstreams};
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
@@ -27,9 +27,9 @@ impl Upstreams {
         let addresses = slot.reach.addresses().await.map_err(|missing| fail(slot.unresolved(missing)))?;
         let is_full = || slot.board.open.get() >= self.connections_max as u64;
         if is_full() {
-            // One that nobody uses makes room; the caller may not want a used one.
+            // The one that nobody has used for longest makes room; the caller may not want a used one.
             let mut idle = slot.idle.borrow_mut();
-            drop(idle.pop());
+            drop((!idle.is_empty()).then(|| idle.remove(0)));
             slot.board.idle.set(idle.len() as u64);
         }
         if is_full() {
@@ -63,8 +63,8 @@ async fn first(
     let Means { clock, timers, .. } = means;
     loop {
         let connect = |ip| Stream::connect(SocketAddr::new(ip, slot.dialled.1));
-        let (tcp, address) =
-            race(&mut left, connect, &slot.reach, clock, timers).await.map_err(|error| slot.unreachable(error))?;
+        let won = race(&mut left, connect, &slot.reach, clock, timers).await;
+        let Won { connected: tcp, address, slow } = won.map_err(|error| slot.unreachable(error))?;
         let finished = if left.is_empty() {
             finish(slot, tcp, means).await
         } else {
@@ -75,7 +75,9 @@ async fn first(
         };
         match finished {
             Ok(stream) => {
-                slot.reach.worked(address, clock.now());
+                let now = clock.now();
+                slow.into_iter().for_each(|address| slot.reach.failed(address, now));
+                slot.reach.worked(address, now);
                 return Ok((stream, address));
             }
             Err(kind) => {

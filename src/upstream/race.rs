@@ -34,8 +34,19 @@ struct Attempt<F> {
     connecting: Pin<Box<F>>,
 }
 
-/// Connects to the first of `left` that answers, by `connect`. Who has been tried is taken out of `left`, and what was
-/// learned is told to `reach`. Bounding the whole is the caller's; dropping the future abandons it.
+/// Who won a race.
+pub struct Won<T> {
+    /// What its connecting came to.
+    pub connected: T,
+    /// The winner.
+    pub address: IpAddr,
+    /// Those that it has overtaken by more than the delay, and that are to be shunned if it proves to be good.
+    pub slow: Vec<IpAddr>,
+}
+
+/// Connects to the first of `left` that answers, by `connect`. Who has failed is taken out of `left`, and so is the winner;
+/// who was still under way then stands at the end of it. What was learned is told to `reach`. Bounding the whole is the
+/// caller's; dropping the future abandons it.
 ///
 /// # Errors
 /// The last address's failure, once all have failed.
@@ -45,7 +56,7 @@ pub async fn race<F, T>(
     reach: &Reach,
     clock: &Clock,
     timers: &Rc<Timers>,
-) -> io::Result<(T, IpAddr)>
+) -> io::Result<Won<T>>
 where
     F: Future<Output = io::Result<T>>,
 {
@@ -82,11 +93,10 @@ where
     })
     .await;
     match won {
-        Some(winner) => {
-            // Those that were overtaken; those that began later may be as good.
-            race.tell_of_the_slow();
-            race.running.clear();
-            Ok(winner)
+        Some((connected, address)) => {
+            let slow = race.slow().collect();
+            left.extend(race.running.drain(..).map(|attempt| attempt.address));
+            Ok(Won { connected, address, slow })
         }
         None => Err(last),
     }
@@ -126,11 +136,11 @@ where
         true
     }
 
-    fn tell_of_the_slow(&self) {
+    /// Those under way that have had their time; those that began later may be as good as any.
+    fn slow(&self) -> impl Iterator<Item = IpAddr> {
         let now = self.clock.now();
-        for attempt in self.running.iter().filter(|attempt| now.since(attempt.since) >= ATTEMPT_DELAY) {
-            self.reach.failed(attempt.address, now);
-        }
+        let slow = self.running.iter().filter(move |attempt| now.since(attempt.since) >= ATTEMPT_DELAY);
+        slow.map(|attempt| attempt.address)
     }
 }
 
@@ -140,7 +150,8 @@ where
 {
     /// Given up from outside, as by the connect timer: who was silent until then is remembered.
     fn drop(&mut self) {
-        self.tell_of_the_slow();
+        let now = self.clock.now();
+        self.slow().for_each(|address| self.reach.failed(address, now));
     }
 }
 

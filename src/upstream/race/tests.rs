@@ -50,8 +50,13 @@ fn play(does: &'static [Does]) -> (Option<usize>, Vec<usize>, Duration, Vec<IpAd
         let start = clock.now();
         let won = race(&mut left, connect, &reach, &clock, &timers).await;
         let took = clock.now().since(start);
-        let won = won.ok().map(|(at, address)| {
+        let won = won.ok().map(|Won { connected: at, address, slow }| {
             assert_eq!(address, ip(at));
+            slow.into_iter().for_each(|address| reach.failed(address, clock.now()));
+            // The winner may yet prove to be bad: who was under way is not lost.
+            let started = tried.borrow();
+            let under_way = started.iter().filter(|at| !left.contains(&ip(**at))).count();
+            assert!(under_way >= 1 && !left.contains(&address), "{left:?}");
             at
         });
         let all: Vec<IpAddr> = (0..does.len()).map(ip).collect();
