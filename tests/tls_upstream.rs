@@ -7,14 +7,17 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
-use common::authority::{Certificate, server_config};
+use common::authority::{Certificate, server_config, server_config_for_known_clients};
 use common::{Authority, Client, Config, Gateway, JSON, chat};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConnection, StreamOwned, SupportedProtocolVersion};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 /// A provider over TLS that answers every request with `{"served":true}` and keeps its connections.
 fn provider(certificate: Certificate, version: &'static SupportedProtocolVersion) -> SocketAddr {
-    let config = server_config(certificate, version);
+    provider_of(server_config(certificate, version))
+}
+
+fn provider_of(config: Arc<ServerConfig>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address");
     thread::spawn(move || {
@@ -93,6 +96,24 @@ fn a_certificate_is_believed_if_its_authority_name_and_time_are_right() {
                     assert!(response.json()["error"]["message"].is_string(), "{name}: {}", response.text());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_wants_a_certificate_of_ours_is_passed_over() {
+    let authority = Authority::new("ours");
+    for version in [&TLS12, &TLS13] {
+        let demanding = server_config_for_known_clients(authority.sign("127.0.0.1", false), version, &authority);
+        let demanding = provider_of(demanding);
+        let lenient = provider(authority.sign("127.0.0.1", false), version);
+        let urls = [demanding, lenient].map(|address| format!("https://{address}/v1"));
+        let endpoint = format!("ca = {:?}", authority.file.display().to_string());
+        let gateway = Gateway::start(&Config::new(&urls).endpoint(&endpoint));
+        let mut client = gateway.connect();
+        for turn in 1..=6 {
+            let response = ask(&mut client);
+            assert_eq!(response.head.status, 200, "{version:?}, turn {turn}: {}", response.text());
         }
     }
 }

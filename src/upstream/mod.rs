@@ -25,7 +25,7 @@ use crate::net::buf::Buffers;
 use crate::net::dns::Missing;
 use crate::net::stream::Stream;
 use crate::net::timer::Timers;
-use crate::net::tls::ClientConfig;
+use crate::net::tls::{ClientConfig, Failure};
 use crate::telemetry::log::Limit;
 use crate::telemetry::metrics::board::EndpointBoard;
 use reach::Reach;
@@ -104,6 +104,11 @@ impl UpstreamError {
     /// True if the provider cannot have begun work, so that another endpoint may be asked.
     pub fn is_before_request(&self) -> bool {
         self.phase == Phase::Connect
+    }
+
+    /// True if the endpoint has ended the connection for want of a certificate of ours, without having looked at the request.
+    pub fn is_unheard(&self) -> bool {
+        self.phase <= Phase::FirstByte && matches!(&self.kind, ErrorKind::Io(error) if Failure::refuses_us(error))
     }
 
     /// True for a connection that had gone stale: closed before the first byte of an answer.

@@ -78,13 +78,16 @@ pub async fn run<'a>(scene: &mut Scene<'a>, call: &mut Call, model: &Model, mut 
     while let Some(candidate) = plan.next(|endpoint| worker.upstreams.outstanding(endpoint), worker.random()) {
         scene.sent_model = candidate.model;
         // A body that is consumed as it is sent cannot be sent twice, so it gets no connection that may be stale.
-        let mut fresh = matches!(call.body, Body::Streamed { .. });
+        let is_streamed = matches!(call.body, Body::Streamed { .. });
+        let mut fresh = is_streamed;
         loop {
             scene.begin_attempt(candidate.endpoint);
             match once(scene, call, model, candidate, fresh).await {
                 Ok(begun) => return Ok(begun),
                 Err(Failed::Again(error)) if error.is_stale() && !fresh => fresh = true,
-                Err(Failed::Again(error)) if error.is_before_request() => {
+                Err(Failed::Again(error))
+                    if error.is_before_request() || (error.is_unheard() && !scene.record.reused && !is_streamed) =>
+                {
                     last = Some(told(scene, Wait::Connect, model, &error));
                     break;
                 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// A certificate and its key.
 pub type Certificate = (CertificateDer<'static>, PrivateKeyDer<'static>);
@@ -50,6 +52,25 @@ impl Drop for Authority {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.file);
     }
+}
+
+/// As [`server_config`], for clients whose certificate `clients` has signed.
+pub fn server_config_for_known_clients(
+    (certificate, key): Certificate,
+    version: &'static SupportedProtocolVersion,
+    clients: &Authority,
+) -> Arc<ServerConfig> {
+    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&clients.file).expect("a certificate")).expect("an authority");
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crypto.clone()).build();
+    let config = ServerConfig::builder_with_provider(crypto)
+        .with_protocol_versions(&[version])
+        .expect("a version the provider speaks")
+        .with_client_cert_verifier(verifier.expect("a verifier"))
+        .with_single_cert(vec![certificate], key)
+        .expect("a certificate that fits its key");
+    Arc::new(config)
 }
 
 /// A provider that shows `certificate` and speaks `version`.

@@ -48,6 +48,26 @@ impl Failure {
         }
     }
 
+    /// True if `error` says that the peer did not take our certificate, or wanted one. Over TLS 1.3 a client hears of it only
+    /// after its handshake, when it reads; the peer has looked at nothing else that it was sent (RFC 8446, section 4.4.2.4).
+    pub fn refuses_us(error: &io::Error) -> bool {
+        use rustls::AlertDescription as Alert;
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+        matches!(
+            error,
+            Some(Error::AlertReceived(
+                Alert::CertificateRequired
+                    | Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+            ))
+        )
+    }
+
     /// What an error of [`Stream::handshake`](crate::net::stream::Stream::handshake) means.
     pub fn of(error: &io::Error) -> Failure {
         let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
