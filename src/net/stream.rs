@@ -403,3 +403,6 @@ impl Input {
         Poll::Ready(Ok(true))
     }
 }
+
+#[cfg(test)]
+mod tests;
