@@ -66,7 +66,9 @@ impl Wire {
                 let mut session = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
                 // With its ticket: to leave with something unread is to reset, and what was sent before might never be seen.
                 while session.is_handshaking() || session.tls13_tickets_received() == 0 {
-                    session.complete_io(&mut socket)?;
+                    if session.complete_io(&mut socket)? == (0, 0) {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
                 }
                 Stream::Tls(Box::new(StreamOwned::new(session, socket)))
             }
