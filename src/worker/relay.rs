@@ -112,8 +112,13 @@ impl Relay<'_, '_> {
         let mut out = buffers.take();
         self.scene.write_head(&mut out, &self.begun.head, self.framing);
         loop {
-            // Whether an encoded body is whole must be known before its last piece goes out.
-            while self.begun.decoder.is_done() && self.begun.answer.is_behind() && self.failure.is_none() {
+            // Whether an encoded body is whole must be known before its last piece goes out, where nothing comes behind it
+            // that could say otherwise.
+            while matches!(self.framing, Framing::Length(_))
+                && self.begun.decoder.is_done()
+                && self.begun.answer.is_behind()
+                && self.failure.is_none()
+            {
                 self.wait().await?;
             }
             let over = self.is_over();
