@@ -181,7 +181,7 @@ pub struct LimitsSchema {
     /// Request line and headers together: 1KiB to 1MiB. Default 64KiB.
     #[schemars(extend("default" = "64KiB"))]
     pub head_bytes_max: Option<ByteSize>,
-    /// Number of header fields: 8 to 1000. Default 100.
+    /// Number of header fields: 8 to 128. Default 100.
     #[schemars(range(min = LimitsSchema::HEADERS_MAX.min, max = LimitsSchema::HEADERS_MAX.max), extend("default" = 100))]
     pub headers_max: Option<u32>,
     /// The request target: 64B to 64KiB, and not above `head_bytes_max`. Default 8KiB, or `head_bytes_max` if that is
@@ -216,7 +216,7 @@ impl LimitsSchema {
     /// See the field.
     pub const HEAD_BYTES_MAX: Bound<u64> = between(KIB, 64 * KIB, MIB);
     /// See the field.
-    pub const HEADERS_MAX: Bound<u64> = between(8, 100, 1000);
+    pub const HEADERS_MAX: Bound<u64> = between(8, 100, 128);
     /// See the field.
     pub const TARGET_BYTES_MAX: Bound<u64> = between(64, 8 * KIB, 64 * KIB);
     /// See the field.

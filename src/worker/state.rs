@@ -12,6 +12,7 @@ use crate::admission::Keys;
 use crate::admission::cors::Cors;
 use crate::base::clock::Clock;
 use crate::base::{ListenerId, WorkerId};
+use crate::config::schema::LimitsSchema;
 use crate::config::{Config, Listener};
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
@@ -25,7 +26,10 @@ use crate::routing::balance::Rng;
 use crate::telemetry::metrics::board::Board;
 use crate::telemetry::{Recorder, Records};
 use crate::upstream::{Means, Upstreams};
-use crate::wire::http1::HeadLimits;
+use crate::wire::http1::{HeadLimits, MAX_HEADERS};
+
+// Whoever may write a number of header fields into the configuration gets that many.
+const _: () = assert!(LimitsSchema::HEADERS_MAX.max <= MAX_HEADERS as u64);
 
 /// What all workers were given at start.
 ///

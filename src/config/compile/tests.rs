@@ -236,7 +236,7 @@ headers_max = 0
   29:18  limits.body_bytes_max  "32MB" is not a size
                           bytes as a number, or a number and a unit: "64KiB", "32MiB", "1GiB"
   30:15  limits.headers_max  0 is out of range
-                          at least 8, at most 1000; default 100
+                          at least 8, at most 128; default 100
 "#;
     assert_eq!(report(text), expected);
 }

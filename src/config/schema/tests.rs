@@ -17,7 +17,7 @@ const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("timers", "between_tokens", ["1ms", "24h", "0ms", "86400001ms"]),
     ("timers", "total", ["1ms", "24h", "0ms", "86400001ms"]),
     ("limits", "head_bytes_max", ["1KiB", "1MiB", "1023", "1048577"]),
-    ("limits", "headers_max", ["8", "1000", "7", "1001"]),
+    ("limits", "headers_max", ["8", "128", "7", "129"]),
     ("limits", "target_bytes_max", ["64B", "64KiB", "63", "65537"]),
     ("limits", "body_bytes_max", ["1KiB", "1GiB", "1023", "1073741825"]),
     ("limits", "event_bytes_max", ["1KiB", "64MiB", "1023", "67108865"]),
