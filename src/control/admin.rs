@@ -388,12 +388,12 @@ impl Admin {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let oldest = Some(Instant(read(&lookups.oldest))).filter(|at| *at != Instant::NEVER);
         (read(&lookups.names) > 0).then(|| NamesFacts {
-            lookups: vec![
-                ("found", read(&lookups.found)),
-                ("no_name", read(&lookups.no_name)),
-                ("no_address", read(&lookups.no_address)),
-                ("no_answer", read(&lookups.no_answer)),
-                ("failed", read(&lookups.failed)),
+            lookups: [
+                read(&lookups.found),
+                read(&lookups.no_name),
+                read(&lookups.no_address),
+                read(&lookups.no_answer),
+                read(&lookups.failed),
             ],
             names: read(&lookups.names),
             failing: read(&lookups.failing),

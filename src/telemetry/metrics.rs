@@ -453,7 +453,7 @@ pub const ROUTES: Family = gauge(
 
 /// Readiness.
 pub const READY: Family =
-    gauge("ringway_ready", &[], "1 if /readyz says so: all workers accept and the gateway is not draining.");
+    gauge("ringway_ready", &[], "1 if /readyz says so; where it does not, it says why. If it falls, look there.");
 
 /// Draining.
 pub const DRAINING: Family =

@@ -24,6 +24,9 @@ const ENDPOINTS_PER_STEP: usize = 16;
 /// Whose fault an error was, in the order of [`crate::base::reject::Origin`].
 const ORIGIN_WORDS: [&str; 3] = ["client", "gateway", "upstream"];
 
+/// How askings for a name end, in the order of [`NamesFacts::lookups`].
+const LOOKUPS: [&str; 5] = ["found", "no_name", "no_address", "no_answer", "failed"];
+
 /// What is known elsewhere than on the boards.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -57,8 +60,8 @@ pub struct WorkerFacts {
 /// How names are resolved.
 #[derive(Debug, Clone, Default)]
 pub struct NamesFacts {
-    /// Askings since the start, by result.
-    pub lookups: Vec<(&'static str, u64)>,
+    /// Askings since the start: found, no such name, no address of it, no answer, failed otherwise.
+    pub lookups: [u64; LOOKUPS.len()],
     /// Names that are asked for.
     pub names: u64,
     /// Those whose last asking failed.
@@ -424,8 +427,10 @@ fn handshakes(scrape: &Scrape, family: &Family, text: &mut Text) {
 }
 
 fn lookups(scrape: &Scrape, family: &Family, text: &mut Text) {
-    for (result, count) in scrape.facts.names.iter().flat_map(|names| &names.lookups) {
-        text.line(family, "", &[result], None, Value::Whole(*count));
+    if let Some(names) = &scrape.facts.names {
+        for (result, count) in LOOKUPS.into_iter().zip(names.lookups) {
+            text.line(family, "", &[result], None, Value::Whole(count));
+        }
     }
 }
 

@@ -219,14 +219,31 @@ fn the_document_in_the_repository_has_every_metric() {
         "# Metrics\n\nWhat `/metrics` of the admin listener says. Made from the declarations in \
          `src/telemetry/metrics.rs`; a test holds the two together (`UPDATE_METRICS=1 cargo test --lib \
          the_document_in_the_repository` writes it anew).\n\n\
-         Labels `model`: as configured, `other` for the default route, `none` where no model was found. `endpoint`: \
-         `provider/number`, or `none`. `dialect`: `openai`, `anthropic`. `streamed`: whether the answer was an event \
-         stream. `phase`: ",
+         | label | values |\n|---|---|\n\
+         | `model` | as configured; `other` for the default route; `none` where no model was found |\n\
+         | `endpoint` | `provider/number`; `none` where it came to none |\n",
     );
-    document += &Phase::ALL.map(|phase| format!("`{}`", phase.as_str())).join(", ");
-    document += ". `state`: ";
-    document += &State::ALL.map(|state| format!("`{}`", state.as_str())).join(", ");
-    document += ".\n\n| metric | kind | labels | what it says, and what to do |\n|---|---|---|---|\n";
+    for (label, values) in [
+        ("dialect", [Dialect::OpenAi, Dialect::Anthropic].map(Dialect::as_str).to_vec()),
+        ("streamed", vec!["false", "true"]),
+        ("status", CLASSES.to_vec()),
+        ("state", State::ALL.map(State::as_str).to_vec()),
+        ("phase", Phase::ALL.map(Phase::as_str).to_vec()),
+        ("kind", TOKEN_KINDS.to_vec()),
+        ("origin", ORIGIN_WORDS.to_vec()),
+        ("side", vec!["client", "upstream"]),
+        ("result` of `ringway_dns_lookups_total", LOOKUPS.to_vec()),
+        (
+            "result` of `ringway_tls_handshakes_total",
+            Handshakes::default().results().map(|(result, _)| result).collect(),
+        ),
+    ] {
+        let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+        document += &format!("| `{label}` | {} |\n", values.join(", "));
+    }
+    document += "| `worker`, `listener` | number from 0; address as configured |\n\n\
+                 Beyond `admin.series_max` combinations of `model`, `endpoint`, `dialect` and `streamed`, all four are \
+                 `other`.\n\n| metric | kind | labels | what it says, and what to do |\n|---|---|---|---|\n";
     for family in families() {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         let (name, kind, help) = (family.name, family.kind.as_str(), family.help);
