@@ -99,7 +99,8 @@ async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, means: &Means) -> Resu
         None => Stream::new(tcp, session, means.buffers.clone()),
         Some(tunnel) => {
             let mut stream = Stream::new(tcp, None, means.buffers.clone());
-            tunnel.open(&mut stream).await?;
+            // Boxed: it holds a head, and few go through a proxy.
+            Box::pin(tunnel.open(&mut stream)).await?;
             if let Some(session) = session {
                 stream.secure(session);
             }

@@ -282,7 +282,8 @@ async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> 
     scene.start_timer(Wait::Connect, model);
     // A certificate that was put in place a moment ago counts.
     worker.renew();
-    let work = worker.upstreams.connect(endpoint, model.timers.connect);
+    // Boxed: it is large, and most exchanges go over a connection that was kept.
+    let work = Box::pin(worker.upstreams.connect(endpoint, model.timers.connect));
     match scene.client.watch(work).await {
         Ok(outcome) => outcome.map_err(Failed::Again),
         Err(Interrupt::ClientGone) => Err(Stop::ClientGone.into()),

@@ -219,7 +219,7 @@ mod tests {
                     .await;
                     After::Close
                 });
-                own.drain.unless_given_up(stuck).await;
+                own.drain.unless_given_up(std::pin::pin!(stuck)).await;
             });
             near.write_all(b"x").unwrap();
             while begun.get() == 0 {

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -66,10 +66,11 @@ impl Drain {
         self.over.get()
     }
 
-    /// Does `work`, and drops it where it stands once even the last words are over: what it holds is let go in order,
-    /// and an exchange leaves its record.
-    pub async fn unless_given_up(&self, work: impl Future<Output = ()>) {
-        let mut work = pin!(work);
+    /// Does `work`, or returns in the middle of it once even the last words are over. Who called then drops it where it
+    /// stands: what it holds is let go in order, and an exchange leaves its record.
+    ///
+    /// Lent, for what is moved into a future takes twice its room there.
+    pub async fn unless_given_up(&self, mut work: Pin<&mut impl Future<Output = ()>>) {
         poll_fn(|cx| if self.given_up.get() { Poll::Ready(()) } else { work.as_mut().poll(cx) }).await
     }
 }

@@ -21,6 +21,7 @@ pub mod state;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -170,8 +171,7 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
         if is_secure {
             spawn(async move {
                 let _place = place;
-                let serving = secure::serve(worker.clone(), tcp, entry);
-                worker.drain.unless_given_up(serving).await;
+                worker.drain.unless_given_up(pin!(secure::serve(worker.clone(), tcp, entry))).await;
                 worker.buffers.note_freed();
             });
             continue;
@@ -179,8 +179,7 @@ async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
         let stream = Stream::new(tcp, None, worker.buffers.clone());
         spawn(async move {
             let _place = place;
-            let serving = connection::serve(worker.clone(), stream, entry);
-            worker.drain.unless_given_up(serving).await;
+            worker.drain.unless_given_up(pin!(connection::serve(worker.clone(), stream, entry))).await;
             worker.buffers.note_freed();
         });
     }
