@@ -1,4 +1,4 @@
-//! The table of headers in the README, driven row by row through the gateway.
+//! The table in config/headers.md, driven row by row through the gateway.
 
 mod common;
 
@@ -30,7 +30,7 @@ enum Fate {
     Said(&'static str),
 }
 
-/// As the README has it, as it is sent, and what becomes of it. What is sent as an empty value is not sent.
+/// As the table has it, as it is sent, and what becomes of it. What is sent as an empty value is not sent.
 type Row = (&'static str, &'static str, &'static str, Fate);
 
 const REQUESTS: &[Row] = &[
@@ -400,11 +400,11 @@ fn over_https_one_row_is_another() {
 }
 
 #[test]
-fn the_table_in_the_readme_names_what_is_driven_here() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).expect("the README");
+fn the_table_names_what_is_driven_here() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/headers.md");
+    let table = std::fs::read_to_string(&path).expect("the table");
     for (of, rows) in [("requests", REQUESTS), ("answers", ANSWERS), ("own", OWN)] {
-        let lines = readme.lines().filter_map(|line| line.strip_prefix(&format!("| {of} | "))?.split_once(" | "));
+        let lines = table.lines().filter_map(|line| line.strip_prefix(&format!("| {of} | "))?.split_once(" | "));
         let mut documented = BTreeSet::new();
         for (names, rest) in lines {
             let mut words: Vec<&str> = names.split('`').skip(1).step_by(2).collect();

@@ -17,13 +17,13 @@ To see it work with nothing configured:
 
     ringway demo
 
-To put it in front of a provider, write ten lines of TOML and run it:
+To put it in front of a provider, write some TOML and run it:
 
     ringway check --config ringway.toml
     ringway serve --config ringway.toml
 
-config/minimal.toml in the source holds the ten lines, config/ringway.toml
-every field there is. Then give an SDK the gateway's address:
+config/minimal.toml in the source is the least, config/production.toml one
+for the edge of a network, config/ringway.toml every field there is. Then give an SDK the gateway's address:
 
     OpenAI(base_url=\"http://127.0.0.1:8080/v1\", api_key=\"a key of [[keys]]\")
     Anthropic(base_url=\"http://127.0.0.1:8080\", api_key=\"a key of [[keys]]\")

@@ -1,4 +1,4 @@
-//! Which field lines pass through the gateway, in each direction. README.md has the table with the reasons, and
+//! Which field lines pass through the gateway, in each direction. config/headers.md has the table with the reasons, and
 //! `tests/headers.rs` drives each of its rows.
 
 use crate::wire::http1::{Field, Known};
