@@ -34,7 +34,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("data_encoding", &["config/proxy.rs"]),
     ("flate2", &["mock", "wire/coding", "control"]),
     ("h2", &["listener", "upstream"]),
-    ("hdrhistogram", &["telemetry/metrics.rs", "cli/demo.rs"]),
     ("hickory_resolver", &["control"]),
     ("http_body_util", &["mock", "control", "cli"]),
     ("httparse", &["wire/http1.rs"]),
@@ -58,6 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("zstd_safe", &["wire/coding"]),
     // Peers and tools of the tests.
     ("brotli", &[]),
+    ("hdrhistogram", &[]),
     ("monoio_http", &[]),
     ("proptest", &[]),
     ("rcgen", &[]),
@@ -178,7 +178,7 @@ fn map_is_current(lib: &Source, sources: &[Source]) -> Vec<Broken> {
     broken
 }
 
-/// Imports point down; sentences 2, 3 and 4 of DESIGN.md §2 are the ones that deserve words of their own.
+/// Imports point down; some of them deserve words of their own.
 fn layers(source: &Source, name: &Name) -> Option<String> {
     let from = source.room();
     let to = match name.segments.as_slice() {
@@ -215,7 +215,7 @@ fn layers(source: &Source, name: &Name) -> Option<String> {
     Some(sentence)
 }
 
-/// Sentence 1.
+/// What the pure layers never name.
 fn pure(source: &Source, name: &Name) -> Option<String> {
     let is_pure = layer(source.room()).is_some_and(|layer| layer <= 1);
     if !is_pure || source.path == "base/clock.rs" {
@@ -230,7 +230,7 @@ fn pure(source: &Source, name: &Name) -> Option<String> {
     Some(sentence.into())
 }
 
-/// Sentence 5. `net/rt.rs` holds the one spawn that catches panics, for those who may; `mock` is a program of its own.
+/// Who may spawn. `net/rt.rs` holds the one spawn that catches panics, for those who may; `mock` is a program of its own.
 fn spawning(source: &Source, name: &Name) -> Option<String> {
     let spawns = matches!(name.last(), "spawn" | "spawn_local" | "spawn_blocking" | "spawn_scoped");
     let may = ["worker", "control", "cli", "mock", "net/rt.rs", "queue/kafka.rs"];
@@ -240,7 +240,7 @@ fn spawning(source: &Source, name: &Name) -> Option<String> {
     Some("only worker, control and cli spawn anything: a mechanism that spawns hides a lifetime".into())
 }
 
-/// Sentence 6, as far as names tell: who may say which kind of no.
+/// As far as names tell: who may say which kind of no.
 fn status_codes(source: &Source, name: &Name) -> Option<String> {
     if source.path == "base/reject.rs" {
         return None;
