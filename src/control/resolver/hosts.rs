@@ -1,13 +1,13 @@
 //! Files of the system that are read again when they have changed: `/etc/hosts`, `/etc/resolv.conf`.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use hickory_resolver::Hosts;
 
-/// The longest hosts file that is read, in bytes.
+/// So much of a hosts file is read, in bytes.
 const HOSTS_BYTES_MAX: u64 = 16 << 20;
 
 /// Tells whether a file is another than at the last look.
@@ -67,9 +67,94 @@ impl HostsFile {
     }
 
     fn read(&self) -> io::Result<Hosts> {
+        let mut bytes = Vec::new();
+        fs::File::open(&self.watched.path)?.take(HOSTS_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > HOSTS_BYTES_MAX {
+            // What the bound cuts off may leave half a name, which is another name.
+            let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+            bytes.truncate(whole);
+        }
         let mut hosts = Hosts::default();
-        let file = fs::File::open(&self.watched.path)?;
-        hosts.read_hosts_conf(io::Read::take(file, HOSTS_BYTES_MAX))?;
+        // One comment in an old encoding must not cost every host.
+        hosts.read_hosts_conf(String::from_utf8_lossy(&bytes).as_bytes())?;
         Ok(hosts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::str::FromStr;
+
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::Name;
+
+    use super::super::ask::FAMILIES;
+    use super::*;
+    use crate::control::access_log::tempfolder::Folder;
+
+    /// The addresses of `name`, IPv6 first.
+    fn addresses(file: &HostsFile, name: &str) -> Vec<String> {
+        let name = Name::from_str(name).unwrap();
+        let found =
+            FAMILIES.iter().filter_map(|family| file.hosts.lookup_static_host(&Query::query(name.clone(), *family)));
+        let records = found.flat_map(|lookup| lookup.answers().to_vec());
+        records.filter_map(|record| record.data.ip_addr()).map(|ip: IpAddr| ip.to_string()).collect()
+    }
+
+    /// A hosts file that holds `bytes`, read.
+    fn reading(folder: &Folder, bytes: &[u8]) -> HostsFile {
+        fs::write(folder.join("hosts"), bytes).unwrap();
+        let mut file = HostsFile::new(folder.join("hosts"));
+        assert!(addresses(&file, "a.test").is_empty(), "not before the first refresh");
+        file.refresh();
+        file
+    }
+
+    #[test]
+    fn a_line_of_nonsense_costs_no_other_line() {
+        let folder = Folder::new("hosts");
+        let label = "x".repeat(64);
+        for line in [
+            &b"b.test 192.0.2.9"[..],
+            b"192.0.2.999 a.test",
+            b"192.0.2 a.test",
+            b"192.0.2.9/24 a.test",
+            b"[2001:db8::9] a.test",
+            b"fe80::9%eth0 a.test",
+            b"192.0.2.9",
+            b" \t ",
+            b"\0\0\0",
+            format!("192.0.2.9 {label}.test").as_bytes(),
+            b"192.0.2.9 ..test",
+            // Latin-1, as an editor of another age left it.
+            b"# B\xfcro",
+            b"192.0.2.9 b\xfcro",
+            b"\xff\xfe",
+        ] {
+            let text = [b"192.0.2.1 a.test\n", line, b"\n192.0.2.2 c.test\n"].concat();
+            let file = reading(&folder, &text);
+            let found = ["a.test", "c.test", "b.test"].map(|name| addresses(&file, name));
+            assert_eq!(found, [vec!["192.0.2.1"], vec!["192.0.2.2"], vec![]], "{:?}", line.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn of_one_that_is_too_long_the_whole_lines_within_the_bound_count() {
+        let folder = Folder::new("hosts");
+        let (head, tail) = (b"192.0.2.1 a.test\n#", b"\n192.0.2.2 tail");
+        let filler = vec![b'x'; HOSTS_BYTES_MAX as usize - head.len() - tail.len()];
+        for (case, more, found) in [
+            ("at the bound", &b""[..], &["192.0.2.2"][..]),
+            // What is left of the name within the bound is none of the file's.
+            ("one more", b"s", &[]),
+            ("far more", b"s\n192.0.2.3 tail\n192.0.2.4 far\n", &[]),
+        ] {
+            let file = reading(&folder, &[head, &filler[..], tail, more].concat());
+            assert_eq!(addresses(&file, "a.test"), ["192.0.2.1"], "{case}");
+            assert_eq!(addresses(&file, "tail"), found, "{case}");
+            assert!(addresses(&file, "far").is_empty(), "{case}");
+        }
+        assert!(addresses(&reading(&folder, &vec![b'#'; HOSTS_BYTES_MAX as usize + 1]), "a.test").is_empty());
     }
 }
