@@ -85,6 +85,7 @@ impl HostsFile {
 mod tests {
     use std::net::IpAddr;
     use std::str::FromStr;
+    use std::time::{Duration, SystemTime};
 
     use hickory_resolver::proto::op::Query;
     use hickory_resolver::proto::rr::Name;
@@ -109,6 +110,32 @@ mod tests {
         assert!(addresses(&file, "a.test").is_empty(), "not before the first refresh");
         file.refresh();
         file
+    }
+
+    #[test]
+    fn a_line_gives_its_address_to_every_name_in_it() {
+        let folder = Folder::new("hosts");
+        for (case, text, name, found) in [
+            ("plain", "192.0.2.1 a.test\n", "a.test", &["192.0.2.1"][..]),
+            ("no line end", "192.0.2.1 a.test", "a.test", &["192.0.2.1"]),
+            ("an alias", "192.0.2.1\ta.test  b.test\tc\n", "b.test", &["192.0.2.1"]),
+            ("the last alias", "192.0.2.1\ta.test  b.test\tc\r\n", "c", &["192.0.2.1"]),
+            ("with the dot of the root", "192.0.2.1 a.test\n", "a.test.", &["192.0.2.1"]),
+            ("another case", "192.0.2.1 A.Test\n", "a.tEST", &["192.0.2.1"]),
+            ("not a part of a name", "192.0.2.1 a.test\n", "test", &[]),
+            ("a comment", "#192.0.2.1 a.test\n", "a.test", &[]),
+            ("a comment behind blanks", "  # 192.0.2.1 a.test\n", "a.test", &[]),
+            ("a comment behind it", "192.0.2.1 a.test # b.test\n", "a.test", &["192.0.2.1"]),
+            ("in the comment behind it", "192.0.2.1 a.test # b.test\n", "b.test", &[]),
+            ("a comment without a blank", "192.0.2.1 a.test#b.test\n", "a.test", &["192.0.2.1"]),
+            ("IPv6", "2001:db8::1 a.test\n", "a.test", &["2001:db8::1"]),
+            ("both families", "192.0.2.1 a.test\n2001:db8::1 a.test\n", "a.test", &["2001:db8::1", "192.0.2.1"]),
+            ("two lines", "192.0.2.1 a.test\n192.0.2.2 b.test a.test\n", "a.test", &["192.0.2.1", "192.0.2.2"]),
+            ("an editor's mark", "\u{feff}192.0.2.1 a.test\n", "a.test", &["192.0.2.1"]),
+            ("nothing", "", "a.test", &[]),
+        ] {
+            assert_eq!(addresses(&reading(&folder, text.as_bytes()), name), found, "{case}");
+        }
     }
 
     #[test]
@@ -137,6 +164,61 @@ mod tests {
             let found = ["a.test", "c.test", "b.test"].map(|name| addresses(&file, name));
             assert_eq!(found, [vec!["192.0.2.1"], vec!["192.0.2.2"], vec![]], "{:?}", line.escape_ascii().to_string());
         }
+    }
+
+    #[test]
+    fn names_beside_one_that_is_none_keep_their_address() {
+        let folder = Folder::new("hosts");
+        let file = reading(&folder, b"192.0.2.1 ..x a.test\n");
+        assert_eq!(addresses(&file, "a.test"), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn it_is_read_again_whenever_it_has_changed_and_only_then() {
+        let folder = Folder::new("hosts");
+        let path = folder.join("hosts");
+        let first = SystemTime::now() - Duration::from_secs(1000);
+        // Of one length, and all of one age unless a case says so: each case differs in one thing alone.
+        let write = |path: &std::path::Path, last: u8, more: &str, age: SystemTime| {
+            fs::write(path, format!("192.0.2.{last} a.test\n{more}")).unwrap();
+            fs::File::options().append(true).open(path).unwrap().set_modified(age).unwrap();
+        };
+        let mut file = HostsFile::new(&path);
+        file.refresh();
+        assert!(addresses(&file, "a.test").is_empty(), "there is none yet");
+
+        write(&path, 1, "", first);
+        file.refresh();
+        assert_eq!(addresses(&file, "a.test"), ["192.0.2.1"], "made");
+
+        file.hosts = Hosts::default();
+        file.refresh();
+        assert!(addresses(&file, "a.test").is_empty(), "not read again");
+
+        write(&path, 2, "", first + Duration::from_nanos(1_000_000));
+        file.refresh();
+        assert_eq!(addresses(&file, "a.test"), ["192.0.2.2"], "changed within a second");
+        write(&path, 3, "", first + Duration::from_secs(1));
+        file.refresh();
+        assert_eq!(addresses(&file, "a.test"), ["192.0.2.3"], "changed a second later");
+        write(&path, 4, "\n", first + Duration::from_secs(1));
+        file.refresh();
+        assert_eq!(addresses(&file, "a.test"), ["192.0.2.4"], "of another length");
+        write(&folder.join("new"), 5, "\n", first + Duration::from_secs(1));
+        fs::rename(folder.join("new"), &path).unwrap();
+        file.refresh();
+        assert_eq!(addresses(&file, "a.test"), ["192.0.2.5"], "another in its place");
+
+        fs::remove_file(&path).unwrap();
+        file.refresh();
+        assert!(addresses(&file, "a.test").is_empty(), "removed");
+        fs::create_dir(&path).unwrap();
+        file.refresh();
+        assert!(addresses(&file, "a.test").is_empty(), "a folder");
+        fs::remove_dir(&path).unwrap();
+        write(&path, 6, "", first);
+        file.refresh();
+        assert_eq!(addresses(&file, "a.test"), ["192.0.2.6"], "back again");
     }
 
     #[test]
