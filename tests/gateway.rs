@@ -3,7 +3,7 @@
 mod common;
 
 use common::process::{KEY, PROVIDER_KEY};
-use common::{Client, Config, End, Framing, Gateway, JSON, Mock, chat};
+use common::{Client, Config, End, Framing, Gateway, JSON, Mock, chat, metric_is};
 use serde_json::{Value, json};
 
 const FAST: &str = "mock:ttft=1ms,gap=1ms,tokens=2";
@@ -300,6 +300,41 @@ fn every_dimension_has_a_limit_with_a_status_of_its_own() {
         assert_eq!(response.head.get("connection") == Some("close"), turn == 3, "turn {turn}: {:?}", response.head);
     }
     assert!(client.is_closed());
+}
+
+#[test]
+fn connections_above_the_bound_are_closed_and_a_place_that_is_left_is_taken_again() {
+    let mock = Mock::start(&[]);
+    for driver in ["deferred", "epoll"] {
+        // The bound is a worker's, over all its listeners.
+        let more = format!(
+            "[[listeners]]\naddress = \"127.0.0.1:0\"\n[limits]\nconnections_max = 2\n[ring]\ndriver = {driver:?}"
+        );
+        let gateway = Gateway::start(&Config::new(&[mock.url()]).and(&more).admin());
+        let of = |at: usize| gateway.addresses[at].to_string();
+        let connect = |at: usize| Client::connect(gateway.addresses[at]);
+        let works = |client: &mut Client| {
+            assert_eq!(client.request("GET", "/v1/models", &JSON[..1], b"").head.status, 200, "{driver}");
+        };
+        let mut within = [connect(0), connect(1)];
+        within.iter_mut().for_each(works);
+        assert!(connect(1).is_closed(), "{driver}");
+        within.iter_mut().for_each(works);
+        let refused = "ringway_client_connections_refused_total";
+        metric_is(&gateway, refused, &[("listener", &of(1))], 1.0);
+        metric_is(&gateway, "ringway_client_connections_open", &[], 2.0);
+
+        let [left, mut stays] = within;
+        drop(left);
+        metric_is(&gateway, "ringway_client_connections_open", &[], 1.0);
+        let mut next = connect(0);
+        works(&mut next);
+        works(&mut stays);
+        assert!(connect(0).is_closed(), "{driver}: one place was left, not two");
+        metric_is(&gateway, refused, &[("listener", &of(0))], 1.0);
+        metric_is(&gateway, refused, &[], 2.0);
+        metric_is(&gateway, "ringway_client_connections_accepted_total", &[], 3.0);
+    }
 }
 
 #[test]
