@@ -5,6 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 use common::https::{BOTH, client, client_as};
@@ -132,6 +133,40 @@ fn a_client_that_asks_for_nothing_gets_its_ticket_all_the_same() {
     }
     let https = Https::connect(world.gateway.address(), &config, "first.test");
     assert_eq!(https.session().handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[test]
+fn who_offers_no_protocol_speaks_http_1_1_and_who_offers_others_only_is_refused() {
+    let world = World::with("", Config::admin);
+    let address = world.gateway.address();
+    for version in [&TLS12, &TLS13] {
+        let offering = |protocols: &[&[u8]]| {
+            let mut config = client(&world.authority, &[version]).as_ref().clone();
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::new(config)
+        };
+        for others in [&[&b"h2"[..]][..], &[b"h2", b"spdy/3", b"HTTP/1.1"]] {
+            let error = Https::try_connect(address, &offering(others), "first.test").err().expect("a refusal");
+            let said = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+            let refusal = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
+            assert_eq!(said, Some(&refusal), "{:?}: {error}", version.version);
+        }
+        for (offered, agreed) in
+            [(&[][..], None), (&[&b"http/1.1"[..]], Some(&b"http/1.1"[..])), (&[b"http/1.0"], Some(b"http/1.0"))]
+        {
+            let mut https = Https::connect(address, &offering(offered), "first.test");
+            assert_eq!(https.session().alpn_protocol(), agreed, "{:?}", version.version);
+            let (head, _) = https.request("GET", "/v1/models", &JSON[..1], b"");
+            assert!(head.starts_with("http/1.1 200 "), "{offered:?}: {head}");
+        }
+    }
+    let handshakes = |result: &str, count: f64| {
+        let labels = [("side", "client"), ("result", result)];
+        metric_is(&world.gateway, "ringway_tls_handshakes_total", &labels, count);
+    };
+    handshakes("incompatible", 4.0);
+    handshakes("full", 6.0);
+    metric_is(&world.gateway, "ringway_tls_handshakes_total", &[("side", "client")], 10.0);
 }
 
 #[test]
