@@ -13,6 +13,9 @@ use rustls::ticketer::TicketRotator;
 
 /// How a key is told from another one, in bytes.
 const NAME_BYTES: usize = 8;
+/// The longest that a client of TLS 1.3 may be told to keep a ticket, in seconds (RFC 8446, section 4.6.1). Over more, Go's
+/// ends the connection.
+const LIFETIME_MAX: u32 = 7 * 24 * 3600;
 
 /// The tickets of one listener.
 ///
@@ -31,7 +34,29 @@ impl Tickets {
     pub fn new(period: Duration) -> std::io::Result<Tickets> {
         let seconds = u32::try_from(period.as_secs().max(1)).unwrap_or(u32::MAX / 2);
         let rotator = TicketRotator::new(seconds, || Ok(Box::new(Key::new()?))).map_err(std::io::Error::other)?;
-        Ok(Tickets(Arc::new(rotator)))
+        Ok(Tickets(Arc::new(Keys(rotator))))
+    }
+}
+
+/// The key in use and the one before it.
+#[derive(Debug)]
+struct Keys(TicketRotator);
+
+impl ProducesTickets for Keys {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.lifetime().min(LIFETIME_MAX)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.encrypt(plain)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.0.decrypt(ticket)
     }
 }
 
@@ -118,5 +143,13 @@ mod tests {
         assert_eq!(tickets.clone().0.decrypt(&sealed).as_deref(), Some(&b"session"[..]));
         assert_eq!(tickets.0.lifetime(), 7200, "a period in use and one more");
         assert_eq!(Tickets::new(Duration::from_secs(3600)).unwrap().0.decrypt(&sealed), None);
+    }
+
+    #[test]
+    fn no_client_is_told_to_keep_a_ticket_for_longer_than_it_may() {
+        for (hours, told_hours) in [(83, 166), (84, 168), (85, 168), (168, 168)] {
+            let tickets = Tickets::new(Duration::from_secs(hours * 3600)).unwrap();
+            assert_eq!(tickets.0.lifetime(), told_hours * 3600, "{hours} h");
+        }
     }
 }
