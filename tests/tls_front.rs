@@ -6,13 +6,15 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::https::{BOTH, client, client_as};
 use common::origin::{DONE, FINISH, content};
 use common::pem::{Ca, Folder};
 use common::{Config, Ended, Gateway, Https, JSON, Origin, PATIENCE, chat, metric, metric_is};
 use rustls::HandshakeKind;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 
 const PATH: &str = "/v1/chat/completions";
@@ -118,6 +120,50 @@ fn sessions_go_on_on_every_worker() {
             let (head, _) = https.request("GET", "/v1/models", &JSON[..1], b"");
             assert!(head.starts_with("http/1.1 200 "), "{head}");
         }
+    }
+}
+
+/// A clock that stands still: its client takes no ticket for too old, so that the gateway alone decides.
+#[derive(Debug)]
+struct Still(UnixTime);
+
+impl TimeProvider for Still {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
+}
+
+#[test]
+fn keys_of_tickets_are_exchanged_though_nobody_comes() {
+    let world = World::with("ticket_rotation = \"1s\"", Config::admin);
+    let clients = [&TLS12, &TLS13].map(|version| {
+        let mut config = client(&world.authority, &[version]).as_ref().clone();
+        config.time_provider = Arc::new(Still(UnixTime::now()));
+        Arc::new(config)
+    });
+    let kind = |config| {
+        let mut https = Https::connect(world.gateway.address(), config, "first.test");
+        let (head, _) = https.request("GET", "/v1/models", &JSON[..1], b"");
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+        https.session().handshake_kind().expect("a handshake")
+    };
+    for config in &clients {
+        assert_eq!(kind(config), HandshakeKind::Full);
+        // The next one, unless this machine takes two seconds for it.
+        let start = Instant::now();
+        while kind(config) == HandshakeKind::Full {
+            assert!(start.elapsed() < PATIENCE, "no session goes on");
+        }
+    }
+    // Twice a key's second and as long as it may take until that is noticed, with time to spare, and no handshake that would
+    // have the key exchanged. A gateway that is late notices before it answers.
+    for _ in 0..3 {
+        let mut admin = common::Client::connect(world.gateway.admin());
+        assert!(admin.is_silent_for(Duration::from_secs(3)));
+        metric(&world.gateway, "ringway_uptime_seconds", &[]);
+    }
+    for config in &clients {
+        assert_eq!(kind(config), HandshakeKind::Full);
     }
 }
 
@@ -395,7 +441,7 @@ fn large_bodies_pass_both_ways_and_a_slow_reader_loses_nothing() {
                 chunks += 1;
                 if chunks % 100 == 0 {
                     // Slower than the provider: the gateway's socket fills up and empties again.
-                    std::thread::park_timeout(std::time::Duration::from_millis(1));
+                    std::thread::park_timeout(Duration::from_millis(1));
                 }
             }
             let text = String::from_utf8(text).expect("text");

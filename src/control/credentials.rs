@@ -122,6 +122,13 @@ impl Loader {
         News { credentials: (!renewed.is_empty()).then(|| self.credentials()), renewed, faults }
     }
 
+    /// Exchanges the keys of tickets that are due. Tickets do so too as they come and go, but a listener to which nobody
+    /// comes would keep its key, and open with it what was recorded long ago.
+    pub fn exchange_keys(&self) {
+        let tickets = self.listeners.iter().flatten().filter_map(|front| front.tickets.as_ref());
+        tickets.for_each(|(_, tickets)| tickets.exchange_key());
+    }
+
     /// The whole of what was made so far.
     pub fn credentials(&self) -> Arc<Credentials> {
         let listeners = self.listeners.iter().map(|front| front.as_ref().and_then(|front| front.shown.made.clone()));

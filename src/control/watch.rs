@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::telemetry::log;
 
 /// How often files are looked at of which nothing was heard.
 const LOOK: Duration = Duration::from_secs(60);
+/// How often keys of tickets are looked at, whose period may be as short.
+const EXCHANGE: Duration = Duration::from_secs(1);
 /// How long files must have been left alone before they are read: chain and key are seldom written in one go.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often in a row that is waited for; then they are read all the same.
@@ -58,7 +61,10 @@ pub fn task(loader: Loader, clock: Clock, publish: impl Fn(Arc<Credentials>) + S
                 }
             };
             // That nothing was heard for so long is a reason to look too.
-            let _ = tokio::time::timeout(LOOK, heard.notified()).await;
+            let mut wait = pin!(tokio::time::timeout(LOOK, heard.notified()));
+            while tokio::time::timeout(EXCHANGE, &mut wait).await.is_err() {
+                loader.exchange_keys();
+            }
         }
     }))
 }
