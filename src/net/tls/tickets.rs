@@ -126,6 +126,7 @@ impl ProducesTickets for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Clock;
 
     #[test]
     fn a_ticket_opens_under_its_own_key_and_whole_only() {
@@ -157,5 +158,41 @@ mod tests {
             let tickets = Tickets::new(Duration::from_secs(hours * 3600)).unwrap();
             assert_eq!(tickets.0.lifetime(), told_hours * 3600, "{hours} h");
         }
+    }
+
+    #[test]
+    fn a_key_is_used_for_its_period_and_taken_for_one_more() {
+        const PERIOD: Duration = Duration::from_secs(1);
+        let clock = Clock::new();
+        'anew: for _ in 0..20 {
+            let start = clock.now();
+            let tickets = Tickets::new(PERIOD).unwrap();
+            let seal = || tickets.0.encrypt(b"session").unwrap();
+            let opens = |ticket: &[u8]| tickets.0.decrypt(ticket).is_some();
+            let first = seal();
+            let (mut key, mut at, mut exchanges, mut seen) = (first[..NAME_BYTES].to_vec(), start, 0, [0; 2]);
+            while exchanges < 2 {
+                let opened = opens(&first);
+                let (before, ticket) = (clock.now(), seal());
+                if clock.now() - at >= PERIOD {
+                    // Held up for so long that more than one key may have gone by.
+                    continue 'anew;
+                }
+                if ticket.starts_with(&key) {
+                    assert!(opened, "after {exchanges} exchanges");
+                    seen[exchanges] += 1;
+                } else {
+                    exchanges += 1;
+                }
+                assert!(before - start < PERIOD * 20, "the key is not exchanged");
+                (key, at) = (ticket[..NAME_BYTES].to_vec(), before);
+                std::thread::yield_now();
+            }
+            assert!(clock.now() - start > PERIOD * 3 / 2, "each key has its period");
+            assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+            assert!(!opens(&first), "after two exchanges");
+            return;
+        }
+        panic!("this machine is too busy to tell");
     }
 }
