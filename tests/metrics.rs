@@ -2,16 +2,20 @@
 
 mod common;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::metrics::{ask, scrape, scrape_when, sum};
+use common::metrics::{Sample, ask, scrape, scrape_when, sum};
 use common::origin::{DONE, FINISH, Peer, ROLE, content};
+use common::pem::Folder;
 use common::{Config, Gateway, JSON, Mock, Origin, PATIENCE, chat, metric, metric_is, stream_chat, until_at_rest};
 
 const PATH: &str = "/v1/chat/completions";
@@ -545,6 +549,155 @@ fn admin_clients_that_misbehave_harm_nobody() {
         }
         assert!(start.elapsed() < PATIENCE, "places are not given back");
     }
+}
+
+#[test]
+fn workers_say_how_busy_they_are_and_what_they_have_with_the_kernel() {
+    let mock = Mock::start(&[]);
+    let gateway = Gateway::start(&Config::new(&[mock.url()]).admin());
+    let of = |samples: &[Sample], name: &str| sum(samples, name, &[("worker", "0")]);
+    let depth = "ringway_worker_ring_depth";
+    let before = metric(&gateway, depth, &[("worker", "0")]);
+    const MORE: usize = 40;
+    let mut clients: Vec<_> = (0..MORE).map(|_| gateway.connect()).collect();
+    scrape_when(&gateway, "a read for each that says nothing", |samples| of(samples, depth) >= before + MORE as f64);
+    // Half of them wait for an answer now.
+    for client in clients.iter_mut().skip(MORE / 2) {
+        client.send_request("POST", PATH, &JSON, &chat("mock:ttft=60s", true));
+    }
+    metric_is(&gateway, "ringway_requests_in_flight", &[], (MORE / 2) as f64);
+    // What was counted before is more than a second old by then.
+    let since = metric(&gateway, "ringway_uptime_seconds", &[]) + 2.0;
+    scrape_when(&gateway, "a read for each that waits, and one for its answer", |samples| {
+        let late = sum(samples, "ringway_worker_loop_lag_seconds", &[]);
+        let depth = of(samples, depth);
+        sum(samples, "ringway_uptime_seconds", &[]) > since + late && depth >= before + (MORE + MORE / 2) as f64
+    });
+    drop(clients);
+    scrape_when(&gateway, "nobody is left", |samples| of(samples, depth) < before + (MORE / 4) as f64);
+
+    const BUSY: f64 = 0.05;
+    let (busy, stop) = ("ringway_worker_busy_ratio", AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    pipelined(&gateway, 50);
+                }
+            });
+        }
+        // Whatever the scrapes say, the load ends.
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            scrape_when(&gateway, "it has work", |samples| of(samples, busy) > BUSY)
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let samples = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert!(of(&samples, busy) <= 1.0, "{samples:?}");
+    });
+    scrape_when(&gateway, "it has none", |samples| of(samples, busy) < BUSY);
+}
+
+/// Has `count` requests answered over one connection, all sent ahead.
+fn pipelined(gateway: &Gateway, count: usize) {
+    let one = format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: {}\r\n\r\n", JSON[0].1);
+    let mut client = common::Client::connect(*gateway.addresses.last().expect("a listener"));
+    std::thread::scope(|scope| {
+        let mut writer = client.socket().try_clone().expect("a socket");
+        let all = one.repeat(count);
+        scope.spawn(move || writer.write_all(all.as_bytes()).expect("it is read"));
+        for _ in 0..count {
+            assert_eq!(client.response("GET").head.status, 200);
+        }
+    });
+}
+
+/// A pipe in `folder` that takes an access log until it is full, and the table that has it written there.
+fn pipe_for_records(folder: &Folder) -> (PathBuf, String) {
+    let path = folder.path("access.jsonl");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+    let table = format!("[access_log]\npath = {:?}", path.display().to_string());
+    (path, table)
+}
+
+/// More requests than such a pipe, the buffer before it and the queue of records hold.
+fn overflow(gateway: &Gateway) -> f64 {
+    const BATCH: usize = 500;
+    let batches = 40;
+    (0..batches).for_each(|_| pipelined(gateway, BATCH));
+    (batches * BATCH) as f64
+}
+
+#[test]
+fn records_that_cannot_be_written_are_counted_and_no_others_are_missing() {
+    let (mock, folder) = (Mock::start(&[]), Folder::new());
+    let (pipe, table) = pipe_for_records(&folder);
+    let mut gateway = Gateway::start(&Config::new(&[mock.url()]).and(&table).admin());
+    let dropped = "ringway_log_records_dropped_total";
+    metric_is(&gateway, dropped, &[], 0.0);
+    let sent = overflow(&gateway);
+    metric_is(&gateway, "ringway_requests_total", &[], sent);
+    let lost = metric(&gateway, dropped, &[]);
+    assert!(lost > 0.0 && lost < sent, "{lost} of {sent}");
+    // Now somebody reads, to the end of the gateway.
+    let lines = std::thread::spawn(move || BufReader::new(File::open(pipe).expect("the pipe")).lines().count());
+    signal(&gateway, Signal::SIGTERM);
+    assert_eq!(gateway.process.wait().code(), Some(0));
+    assert_eq!(lines.join().expect("lines") as f64, sent - lost, "of {sent}, {lost} lost");
+}
+
+#[test]
+fn quantiles_are_those_of_what_happened() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&Config::new(&[origin.url()]).admin());
+    let mut client = gateway.connect();
+    let start = Instant::now();
+    client.send_request("POST", PATH, &JSON, &chat("m", true));
+    let mut peer = origin.accept();
+    peer.request();
+    let asked = start.elapsed();
+    peer.begin_stream().chunk(content("a"));
+    let head = client.head();
+    let mut events = client.events(&head);
+    events.next_event().expect("an event");
+    let first = start.elapsed();
+    peer.chunk(content("b"));
+    events.next_event().expect("an event");
+    peer.chunk(FINISH).chunk(DONE).send("0\r\n\r\n");
+    events.all();
+    metric_is(&gateway, "ringway_requests_total", &[("state", "complete")], 1.0);
+    let [all, asked, first] = [start.elapsed(), asked, first].map(|time| time.as_secs_f64());
+
+    let samples = scrape(&gateway);
+    for (name, count, at_most) in [
+        ("request_duration", 1.0, all),
+        ("added_latency", 1.0, all),
+        ("ttft", 1.0, first),
+        // From a to b, and from b to the finish: both after the provider was asked.
+        ("event_gap", 2.0, all - asked),
+    ] {
+        let counted =
+            |suffix: &str| sum(&samples, &format!("ringway_{name}_seconds_{suffix}"), &[("streamed", "true")]);
+        let total = counted("sum");
+        assert_eq!(counted("count"), count, "{name}");
+        assert!(total > 0.0 && total <= at_most, "{name}: {total}, at most {at_most}");
+        let quantiles = samples.iter().filter(|sample| sample.name == format!("ringway_{name}_quantile_seconds"));
+        let (told, values): (Vec<_>, Vec<f64>) =
+            quantiles.map(|sample| (sample.label("quantile"), sample.value)).unzip();
+        assert_eq!(told, ["0.5", "0.9", "0.99", "0.999"].map(Some), "{name}");
+        // Of one value each is that one; of two, the median is the lower and the others are the higher. None is below what it
+        // stands for, nor more than a 128th above; a nanosecond is what is lost in adding.
+        let together = if count == 1.0 { values[3] } else { values[0] + values[3] };
+        assert!(
+            (total - 1e-9..=total * (1.0 + 1.0 / 128.0) + 1e-9).contains(&together),
+            "{name}: {values:?} of {total}"
+        );
+        let expected = if count == 1.0 { [together; 4] } else { [values[0], values[3], values[3], values[3]] };
+        assert_eq!(values, expected, "{name}");
+        assert!(values.is_sorted() && values[0] > 0.0, "{name}: {values:?}");
+    }
+    // One lies within the other.
+    let total = |name: &str| sum(&samples, &format!("ringway_{name}_seconds_sum"), &[]);
+    assert!(total("ttft") + total("event_gap") <= total("request_duration"), "{samples:?}");
 }
 
 #[test]
