@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -13,10 +14,13 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use common::https::{BOTH, client};
 use common::metrics::{Sample, ask, scrape, scrape_when, sum};
 use common::origin::{DONE, FINISH, Peer, ROLE, content};
-use common::pem::Folder;
-use common::{Config, Gateway, JSON, Mock, Origin, PATIENCE, chat, metric, metric_is, stream_chat, until_at_rest};
+use common::pem::{Ca, Folder};
+use common::{
+    Config, Dns, Gateway, Https, JSON, Mock, Origin, PATIENCE, chat, metric, metric_is, stream_chat, until_at_rest,
+};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -700,13 +704,16 @@ fn quantiles_are_those_of_what_happened() {
     assert!(total("ttft") + total("event_gap") <= total("request_duration"), "{samples:?}");
 }
 
-#[test]
-fn promtool_finds_nothing_to_complain_of() {
-    let mock = Mock::start(&[]);
-    let gateway = Gateway::start(&Config::new(&[mock.url()]).admin());
-    let (_, mut events) = stream_chat(gateway.address(), "mock:tokens=3,ttft=0ms,gap=1ms");
-    events.all();
-    metric_is(&gateway, "ringway_requests_total", &[], 1.0);
+/// Holds a scrape against what promtool knows of the format and of good names; and no series may come twice, which Prometheus
+/// finds out and promtool does not.
+fn lint(text: &str) {
+    let mut seen = HashSet::new();
+    for mut sample in common::metrics::samples(text) {
+        sample.labels.sort();
+        let series = (sample.name, sample.labels);
+        assert!(!seen.contains(&series), "twice: {series:?}");
+        seen.insert(series);
+    }
     let mut promtool = match Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -717,9 +724,90 @@ fn promtool_finds_nothing_to_complain_of() {
         Ok(promtool) => promtool,
         Err(error) => panic!("promtool: {error}; tests/run installs it (Debian package prometheus)"),
     };
-    let text = ask(&gateway, "/metrics").1;
     promtool.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("promtool reads");
     let output = promtool.wait_with_output().expect("its output");
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}\n{text}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_of() {
+    let mock = Mock::start(&[]);
+    let gateway = Gateway::start(&Config::new(&[mock.url()]).admin());
+    lint(&ask(&gateway, "/metrics").1);
+    let (_, mut events) = stream_chat(gateway.address(), "mock:tokens=3,ttft=0ms,gap=1ms");
+    events.all();
+    metric_is(&gateway, "ringway_requests_total", &[], 1.0);
+    lint(&ask(&gateway, "/metrics").1);
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_of_where_everything_has_happened() {
+    let (mock, dns, folder, authority) = (Mock::start(&[]), Dns::start(), Folder::new(), Ca::new());
+    dns.has("api.test", &["127.0.0.1"]);
+    folder.pair("first", &authority.sign(&["first.test"]));
+    let (_, table) = pipe_for_records(&folder);
+    let shown = |name: &str| folder.path(name).display().to_string();
+    let tls = format!(
+        "[listeners.tls]\ncertificates = [{{ chain = {:?}, key = {:?} }}]",
+        shown("first.pem"),
+        shown("first.key")
+    );
+    let more = format!(
+        "{table}\n[[listeners]]\naddress = \"127.0.0.1:0\"\n[resolver]\nservers = [\"{}\"]\n\
+         [[providers]]\nname = \"away\"\n[[providers.endpoints]]\nurl = \"http://127.0.0.1:1/v1\"\n\
+         [[providers]]\nname = \"nameless\"\n[[providers.endpoints]]\nurl = \"http://nowhere.test/v1\"\n",
+        dns.address
+    );
+    // Names that need care within quotes.
+    let models = "[[models]]\nname = 'a\"b\\c'\nroute = [{ provider = \"mock\", model = \"mock:tokens=2,ttft=0ms\" }]\n\
+                  [[models]]\nname = \"away\"\nroute = [{ provider = \"away\" }]\n\
+                  [[models]]\nname = \"nameless\"\nroute = [{ provider = \"nameless\" }]\n\
+                  [[models]]\nname = \"*\"\nroute = [{ provider = \"mock\" }]\n";
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
+    let url = format!("http://api.test:{}/v1", mock.address.port());
+    let config = Config::new(&[url]).top(&format!("cores = \"0-{}\"", cores - 1)).listener(&tls).models(models);
+    let gateway = Gateway::start(&config.and(&more).admin());
+
+    let trusting = client(&authority, BOTH);
+    for _ in 0..2 {
+        let mut https = Https::connect(gateway.address(), &trusting, "first.test");
+        let (head, _) = https.request("POST", PATH, &JSON, &chat("a\"b\\c", true));
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+    }
+    assert_eq!(gateway.connect().request("GET", "/v1/models", &JSON, b"").head.status, 400);
+    let plain = gateway.addresses[1];
+    for (model, status) in [("away", 502), ("nameless", 502), ("mock:tokens=2,ttft=0ms", 200)] {
+        let response = common::Client::connect(plain).request("POST", PATH, &JSON, &chat(model, false));
+        assert_eq!(response.head.status, status, "{model}: {}", response.text());
+    }
+    let (_, mut events) = stream_chat(plain, "mock:tokens=1000,ttft=0ms,gap=60s");
+    events.next_event().expect("an event");
+    drop(events);
+    metric_is(&gateway, "ringway_cancelled_total", &[("phase", "relay")], 1.0);
+    overflow(&gateway);
+
+    for (name, labels) in [
+        ("ringway_requests_total", &[("model", "a\"b\\c"), ("streamed", "true")][..]),
+        ("ringway_requests_total", &[("state", "upstream_error")]),
+        ("ringway_errors_total", &[("origin", "upstream")]),
+        ("ringway_upstream_failures_total", &[("endpoint", "away/0"), ("phase", "connect")]),
+        ("ringway_upstream_connections_reused_total", &[]),
+        ("ringway_tls_handshakes_total", &[("side", "client"), ("result", "full")]),
+        ("ringway_tls_handshakes_total", &[("side", "client"), ("result", "resumed")]),
+        ("ringway_tls_handshakes_total", &[("side", "client"), ("result", "plain_http")]),
+        ("ringway_dns_lookups_total", &[("result", "found")]),
+        ("ringway_dns_lookups_total", &[("result", "no_name")]),
+        ("ringway_dns_names_failing", &[]),
+        ("ringway_log_records_dropped_total", &[]),
+        ("ringway_event_gap_quantile_seconds", &[("quantile", "0.999")]),
+        ("ringway_ttft_seconds_bucket", &[("le", "+Inf")]),
+        ("ringway_worker_cpu_seconds_total", &[]),
+    ] {
+        scrape_when(&gateway, &format!("there is some {name}{labels:?}"), |samples| sum(samples, name, labels) > 0.0);
+    }
+    let text = ask(&gateway, "/metrics").1;
+    let workers = |sample: &&Sample| sample.name == "ringway_worker_busy_ratio";
+    assert_eq!(common::metrics::samples(&text).iter().filter(workers).count(), cores);
+    lint(&text);
 }
