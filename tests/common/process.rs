@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -132,8 +132,25 @@ pub struct Process {
 
 #[derive(Default)]
 struct Lines {
-    kept: Mutex<(Vec<String>, bool)>,
+    kept: Mutex<Kept>,
     more: Condvar,
+}
+
+/// All lines so far, and whether they are all there will be.
+type Kept = (Vec<String>, bool);
+
+impl Lines {
+    /// Also after a test has failed with the lock held: whoever is dropped then still shows them, and a second panic would
+    /// end the test before its other processes are killed.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for as long as `waiting`, up to [`PATIENCE`].
+    fn wait_while(&self, waiting: impl FnMut(&mut Kept) -> bool) -> MutexGuard<'_, Kept> {
+        let waited = self.more.wait_timeout_while(self.kept(), PATIENCE, waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Process {
@@ -155,10 +172,10 @@ impl Process {
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
-                kept.kept.lock().expect("not poisoned").0.push(line);
+                kept.kept().0.push(line);
                 kept.more.notify_all();
             }
-            kept.kept.lock().expect("not poisoned").1 = true;
+            kept.kept().1 = true;
             kept.more.notify_all();
         });
         Process { child, lines }
@@ -170,9 +187,7 @@ impl Process {
     /// If the process ends first, or [`PATIENCE`] does.
     pub fn lines_until(&self, words: &str) -> Vec<String> {
         let has = |lines: &[String]| lines.iter().position(|line| line.contains(words));
-        let kept = self.lines.kept.lock().expect("not poisoned");
-        let waiting = |kept: &mut (Vec<String>, bool)| has(&kept.0).is_none() && !kept.1;
-        let (kept, _) = self.lines.more.wait_timeout_while(kept, PATIENCE, waiting).expect("not poisoned");
+        let kept = self.lines.wait_while(|kept| has(&kept.0).is_none() && !kept.1);
         match has(&kept.0) {
             Some(at) => kept.0[..=at].to_vec(),
             None if kept.1 => panic!("ended without \"{words}\":\n{}", kept.0.join("\n")),
@@ -185,15 +200,13 @@ impl Process {
     /// # Panics
     /// As [`Process::lines_until`].
     pub fn until(&self, what: &str, has: impl Fn(&[String]) -> bool) {
-        let kept = self.lines.kept.lock().expect("not poisoned");
-        let waiting = |kept: &mut (Vec<String>, bool)| !has(&kept.0) && !kept.1;
-        let (kept, _) = self.lines.more.wait_timeout_while(kept, PATIENCE, waiting).expect("not poisoned");
+        let kept = self.lines.wait_while(|kept| !has(&kept.0) && !kept.1);
         assert!(has(&kept.0), "not {what} in {PATIENCE:?}:\n{}", kept.0.join("\n"));
     }
 
     /// Every line so far.
     pub fn lines(&self) -> Vec<String> {
-        self.lines.kept.lock().expect("not poisoned").0.clone()
+        self.lines.kept().0.clone()
     }
 
     /// The process's number.
@@ -206,8 +219,7 @@ impl Process {
     /// # Panics
     /// If it still runs after [`PATIENCE`].
     pub fn wait(&mut self) -> ExitStatus {
-        let kept = self.lines.kept.lock().expect("not poisoned");
-        let (kept, _) = self.lines.more.wait_timeout_while(kept, PATIENCE, |kept| !kept.1).expect("not poisoned");
+        let kept = self.lines.wait_while(|kept| !kept.1);
         assert!(kept.1, "still running after {PATIENCE:?}:\n{}", kept.0.join("\n"));
         drop(kept);
         self.child.wait().expect("its status")
