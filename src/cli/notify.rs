@@ -7,9 +7,13 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::clock::Instant;
+use crate::control::admin;
 use crate::telemetry::log;
+use crate::telemetry::metrics::board::Board;
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -50,9 +54,13 @@ impl Manager {
         self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}\nSTATUS={}", at_most.as_micros(), one_line(status)));
     }
 
-    /// All goes well.
-    pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+    /// Tells its watchdog that all goes well, unless a worker of `boards` has been silent for too long. A manager that hears
+    /// nothing for as long as it asked for starts the gateway anew.
+    pub fn watch(&self, boards: &[Arc<Board>], now: Instant) {
+        let Some(within) = self.watchdog else { return };
+        if boards.iter().all(|board| board.silence(now) < admin::STUCK.max(within / 2)) {
+            self.tell("WATCHDOG=1");
+        }
     }
 
     fn tell(&self, message: &str) {
@@ -116,6 +124,45 @@ mod tests {
         let length = far.recv(&mut message).unwrap();
         assert_eq!(&message[..length], b"READY=1\nSTATUS=one MAINPID=1");
         drop(far);
-        manager.alive();
+        manager.ready("nobody listens");
+    }
+
+    #[test]
+    fn the_watchdog_hears_nothing_while_a_worker_is_silent_for_too_long() {
+        let name = format!("ringway-watchdog-test-{}", std::process::id());
+        let far = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let now = Instant(0) + Duration::from_secs(3600);
+        let [quick, slow] = [admin::STUCK, 4 * admin::STUCK];
+        let least = Duration::from_nanos(1);
+        for (within, silent, is_told) in [
+            (quick, Duration::ZERO, true),
+            (quick, admin::STUCK - least, true),
+            (quick, admin::STUCK, false),
+            (quick, Duration::from_secs(3600), false),
+            (slow, slow / 2 - least, true),
+            (slow, slow / 2, false),
+        ] {
+            let manager = Manager { socket: connect(OsStr::new(&format!("@{name}"))).ok(), watchdog: Some(within) };
+            let boards = [(); 3].map(|()| Arc::new(Board::new(1, 1, 0)));
+            for board in &boards {
+                board.accepting.set(1);
+                board.beat_ns.set(now.0);
+            }
+            let hears = || {
+                manager.watch(&boards, now);
+                let mut message = [0; 64];
+                far.recv(&mut message).is_ok_and(|length| &message[..length] == b"WATCHDOG=1")
+            };
+            assert!(hears(), "{within:?}, {silent:?}: nobody is silent");
+            boards[1].beat_ns.set(now.0 - silent.as_nanos() as u64);
+            assert_eq!(hears(), is_told, "{within:?}, {silent:?}");
+            // Whoever has drained has nothing to show any more.
+            boards[1].ended.set(1);
+            assert!(hears(), "{within:?}, {silent:?}: it has ended");
+        }
+        let unasked = Manager { socket: connect(OsStr::new(&format!("@{name}"))).ok(), watchdog: None };
+        unasked.watch(&[], now);
+        assert!(far.recv(&mut [0; 64]).is_err(), "a manager that has no watchdog");
     }
 }
