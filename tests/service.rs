@@ -116,10 +116,43 @@ fn the_unit_is_sound_and_its_sandbox_tight() {
     let _ = std::fs::remove_dir_all(folder);
 }
 
+/// What the unit says `key` is, in `section`; as often as it does.
+fn settings<'u>(section: &str, key: &str) -> Vec<&'u str> {
+    let text = include_str!("../config/ringway.service");
+    let lines = text.lines().skip_while(|line| line.trim_matches(['[', ']']) != section).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('['));
+    lines.filter_map(|line| line.split_once('=')).filter(|(own, _)| *own == key).map(|(_, value)| value).collect()
+}
+
+#[test]
+fn a_wrong_configuration_is_not_tried_again_and_all_else_without_end() {
+    // Of other commands than the main one, the status decides nothing.
+    for key in ["ExecCondition", "ExecStartPre", "ExecStartPost"] {
+        assert!(settings("Service", key).is_empty(), "{key}");
+    }
+    assert_eq!(settings("Service", "ExecStart").len(), 1);
+    assert!(settings("Service", "ExecStart")[0].contains("/ringway serve "));
+    assert_eq!(settings("Service", "Restart"), ["on-failure"]);
+    assert_eq!(settings("Unit", "StartLimitIntervalSec"), ["0"]);
+    let last: Vec<&str> = settings("Service", "RestartPreventExitStatus")[0].split_whitespace().collect();
+    let taken = Origin::start();
+    for (config, is_tried_again) in [
+        (Config::raw("no = \"configuration\""), false),
+        (Config::raw("neither is this"), false),
+        (Config::new(&["no URL".into()]), false),
+        (Config::new(&[taken.url()]).keys("[[keys]]\nname = \"a\"\nsecret = { file = \"/nowhere/at/all\" }"), false),
+        (Config::new(&[taken.url()]).and(&format!("[admin]\naddress = \"{}\"", taken.address)), true),
+    ] {
+        let (status, said) = Gateway::start_in_vain(&config);
+        let code = status.code().expect("an exit code").to_string();
+        assert_ne!(code, "0", "{said}");
+        assert_eq!(!last.contains(&&*code), is_tried_again, "{code}: {said}");
+    }
+}
+
 #[test]
 fn the_time_to_stop_is_longer_than_a_drain() {
-    let text = include_str!("../config/ringway.service");
-    let stop = text.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s')).expect("a time");
+    let stop = settings("Service", "TimeoutStopSec")[0].strip_suffix('s').expect("a time");
     let defaults = include_str!("../config/ringway.toml");
     let drain = defaults.lines().find_map(|line| line.strip_prefix("drain = \"")?.split_once("s\"")).expect("a time").0;
     let [stop, drain] = [stop, drain].map(|seconds| seconds.parse::<u32>().expect("seconds"));
