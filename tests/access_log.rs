@@ -496,21 +496,8 @@ fn with_small_disk(command: &mut Command, folder: &Path) {
     *command = wrapped;
 }
 
-#[test]
-fn a_disk_that_is_full_loses_no_line_that_memory_can_hold_and_is_told_of_once() {
-    let folder = Folder::new();
-    let mut probe = Command::new("true");
-    with_small_disk(&mut probe, &folder.0);
-    if !probe.status().is_ok_and(|status| status.success()) {
-        eprintln!("not run: no file system can be mounted here");
-        return;
-    }
-    let mock = Mock::start(&[]);
-    let config = Config::new(&[mock.url()]).and(&folder.table(""));
-    let mut gateway = Gateway::start_by(&config, |command| with_small_disk(command, &folder.0));
-    // The disk as the gateway sees it.
-    let disk = PathBuf::from(format!("/proc/{}/root{}", gateway.process.id(), folder.0.display()));
-    let log = disk.join("access.jsonl");
+/// Runs into the wall that `fill` puts up for the log, and goes on once `relieve` has taken it away.
+fn loses_no_line(mut gateway: Gateway, log: &Path, fill: impl FnOnce(&Gateway), relieve: impl FnOnce(&Gateway)) {
     let mut client = gateway.connect();
     let mut sent = 0;
     let mut request = |count: u32| {
@@ -522,25 +509,64 @@ fn a_disk_that_is_full_loses_no_line_that_memory_can_hold_and_is_told_of_once() 
         sent
     };
     request(10);
-    until("the first lines", || counted(&[text(&log)]).len() == 10);
-    let filler = disk.join("filler");
-    // To the last byte, so that the log stops wherever its last page ends.
-    let _ = std::fs::write(&filler, vec![b'x'; 256 << 10]);
+    until("the first lines", || counted(&[text(log)]).len() == 10);
+    fill(&gateway);
     request(100);
     gateway.process.lines_until("the access log cannot be written");
     let sent = request(300);
-    std::fs::remove_file(&filler).expect("room again");
+    relieve(&gateway);
     gateway.process.lines_until("the access log can be written again");
     until("all lines", || {
-        let text = text(&log);
+        let text = text(log);
         text.ends_with('\n') && text.lines().count() == sent as usize
     });
-    let counts = counted(&[text(&log)]);
+    let counts = counted(&[text(log)]);
     assert!((0..sent).all(|id| counts.get(&id.to_string()) == Some(&1)));
     let said = gateway.process.lines().iter().filter(|line| line.contains("cannot be written")).count();
     assert_eq!(said, 1);
     signal(&gateway, Signal::SIGTERM);
     assert_eq!(gateway.process.wait().code(), Some(0));
+}
+
+/// Files that `gateway` writes may have `bytes` at most, or as many as they like; its right to change that is left to it.
+fn limit_files(gateway: &Gateway, bytes: Option<u64>) {
+    let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+    let process = gateway.process.id().to_string();
+    let status = Command::new("prlimit").args(["--pid", &process, &format!("--fsize={bytes}:")]).status();
+    assert!(status.expect("prlimit").success(), "no limit of {bytes} for {process}");
+}
+
+#[test]
+fn a_full_disk_or_file_loses_no_line_that_memory_can_hold_and_is_told_of_once() {
+    let mock = Mock::start(&[]);
+    // A limit of the process is something that can be run into everywhere, and ends whoever does not expect its signal.
+    let folder = Folder::new();
+    let gateway = Gateway::start(&Config::new(&[mock.url()]).and(&folder.table("")));
+    let length = || std::fs::metadata(folder.log()).expect("the log").len();
+    let fill = |gateway: &Gateway| limit_files(gateway, Some(length() + 100));
+    let relieve = |gateway: &Gateway| {
+        assert!(!text(&folder.log()).ends_with('\n'), "it stops within a line");
+        limit_files(gateway, None);
+    };
+    loses_no_line(gateway, &folder.log(), fill, relieve);
+
+    // A disk takes the right to mount one.
+    let folder = Folder::new();
+    let mut probe = Command::new("true");
+    with_small_disk(&mut probe, &folder.0);
+    if !probe.status().is_ok_and(|status| status.success()) {
+        eprintln!("with the limit only: no file system can be mounted here");
+        return;
+    }
+    let config = Config::new(&[mock.url()]).and(&folder.table(""));
+    let gateway = Gateway::start_by(&config, |command| with_small_disk(command, &folder.0));
+    // The disk as the gateway sees it.
+    let disk = PathBuf::from(format!("/proc/{}/root{}", gateway.process.id(), folder.0.display()));
+    let filler = disk.join("filler");
+    // To the last byte, so that the log stops wherever its last page ends.
+    let fill = |_: &Gateway| drop(std::fs::write(&filler, vec![b'x'; 256 << 10]));
+    let relieve = |_: &Gateway| std::fs::remove_file(&filler).expect("room again");
+    loses_no_line(gateway, &disk.join("access.jsonl"), fill, relieve);
 }
 
 #[test]

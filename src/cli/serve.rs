@@ -98,7 +98,10 @@ pub fn serve(path: &Path) -> ExitCode {
     };
     // Before there are other threads: they inherit that the signals are not for them.
     let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>();
-    if let Err(error) = signals.thread_block() {
+    // A log that has come to the limit of a file's size (RLIMIT_FSIZE) is a write that fails, and no reason to end. Nobody
+    // waits for this one.
+    let blocked = signals | Signal::SIGXFSZ;
+    if let Err(error) = blocked.thread_block() {
         eprintln!("ringway: signals cannot be waited for: {error}");
         return ExitCode::FAILURE;
     }
