@@ -384,7 +384,12 @@ impl Input {
             }
             if let Err(broken) = outcome {
                 self.eof = true;
-                return Poll::Ready(Err(broken.into()));
+                if self.bytes().is_empty() {
+                    return Poll::Ready(Err(broken.into()));
+                }
+                // What came before it is sound, though it was read with it, and is delivered first.
+                self.failed = Some(broken.into());
+                return Poll::Ready(Ok(true));
             }
             if session.borrow().closed_cleanly() {
                 self.eof = true;

@@ -117,3 +117,35 @@ fn nor_with_epoll() {
 fn nor_in_the_clear() {
     read_in_vain(Rung::Deferred, false);
 }
+
+#[test]
+fn what_came_before_a_broken_record_is_delivered_before_the_error() {
+    let mut event_loop = EventLoop::climb_down(Rung::Deferred, 64).unwrap();
+    event_loop.block_on(async {
+        let (server, client) = configs();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (theirs, ours) = (Stream::connect(address).await.unwrap(), listener.accept().await.unwrap().0);
+        let buffers = Rc::new(Buffers::default());
+        let mut ours = Stream::new(ours, Some(Session::server(server).unwrap()), buffers.clone());
+        let mut theirs = Stream::new(theirs, Some(Session::client(client, "a.test").unwrap()), buffers.clone());
+        // A client's last words of the handshake go out with what it sends first.
+        let begin = async {
+            theirs.handshake().await.unwrap();
+            theirs.output.write(b"first".to_vec()).await.0.unwrap();
+        };
+        monoio::join!(async { ours.handshake().await.unwrap() }, begin);
+        assert!(!ours.input.bytes().is_empty() || ours.input.fill().await.unwrap());
+        ours.input.consume(b"first".len());
+        let session = theirs.input.session.clone().unwrap();
+        session.borrow_mut().seal(b"sound", &buffers).unwrap();
+        let records = [&*session.borrow_mut().take_unsent(), b"\x17\x03\x03\xff\xff"].concat();
+        // In one write, so that they are read together.
+        assert_eq!(theirs.socket.send_now(&records).unwrap(), records.len());
+        assert!(ours.input.fill().await.unwrap());
+        assert_eq!(ours.input.bytes(), b"sound");
+        assert_eq!(ours.input.fill().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(!ours.input.fill().await.unwrap());
+        assert_eq!(ours.input.bytes(), b"sound");
+    });
+}
