@@ -4,10 +4,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, listen, socket};
+use rustls::{ServerConfig, ServerConnection};
 
 use super::PATIENCE;
 
@@ -21,6 +23,8 @@ pub struct Origin {
 /// One connection to the played provider.
 pub struct Peer {
     stream: TcpStream,
+    /// Of one that was made secure; rustls' own, which shares no code with the gateway's.
+    session: Option<Box<ServerConnection>>,
     buffer: Vec<u8>,
 }
 
@@ -126,7 +130,36 @@ impl Peer {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
-        Peer { stream, buffer: Vec::new() }
+        Peer { stream, session: None, buffer: Vec::new() }
+    }
+
+    /// Shakes hands as `config` says. What is sent from here on is sealed, and dropping it is a FIN without close_notify.
+    pub fn secure(mut self, config: &Arc<ServerConfig>) -> Peer {
+        let mut session = ServerConnection::new(Arc::clone(config)).expect("a session");
+        while session.is_handshaking() {
+            session.complete_io(&mut self.stream).expect("a handshake");
+        }
+        // However long what is sealed at once.
+        session.set_buffer_limit(None);
+        self.session = Some(Box::new(session));
+        self
+    }
+
+    /// What sending `bytes` would put on the wire, records and all; it counts as sent.
+    pub fn sealed(&mut self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        let session = self.session.as_mut().expect("a secure connection");
+        session.writer().write_all(bytes.as_ref()).expect("room");
+        let mut records = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut records).expect("room");
+        }
+        records
+    }
+
+    /// Says that nothing follows, as TLS does.
+    pub fn close_notify(&mut self) -> &mut Peer {
+        self.session.as_mut().expect("a secure connection").send_close_notify();
+        self.send("")
     }
 
     /// The socket, for what is not offered here.
@@ -217,13 +250,20 @@ impl Peer {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Peer {
-        self.stream.write_all(bytes.as_ref()).expect("the gateway reads");
+        self.write(bytes.as_ref()).expect("the gateway reads");
         self
     }
 
     /// Sends bytes as they are; false if the gateway has closed.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(bytes.as_ref()).is_ok()
+        self.write(bytes.as_ref()).is_ok()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let Some(session) = &mut self.session else { return self.stream.write_all(bytes) };
+        let mut stream = rustls::Stream::new(&mut **session, &mut self.stream);
+        stream.write_all(bytes)?;
+        stream.flush()
     }
 
     /// Begins an event stream in chunks.
@@ -292,7 +332,11 @@ impl Peer {
 
     fn fill(&mut self) -> bool {
         let mut piece = [0; 64 << 10];
-        let count = self.stream.read(&mut piece).unwrap_or_else(|error| panic!("reading the request: {error}"));
+        let count = match &mut self.session {
+            Some(session) => rustls::Stream::new(&mut **session, &mut self.stream).read(&mut piece),
+            None => self.stream.read(&mut piece),
+        };
+        let count = count.unwrap_or_else(|error| panic!("reading the request: {error}"));
         self.buffer.extend_from_slice(&piece[..count]);
         count > 0
     }

@@ -1,10 +1,11 @@
 //! One cell of the matrix: a provider that fails in one way, asked in one shape, and all that is to be true afterwards.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
 use serde_json::Value;
 
 use crate::common::{Client, End, JSON, Origin, PATIENCE, Peer, Response};
@@ -77,13 +78,19 @@ impl Cell {
 pub struct Act {
     pub shape: Shape,
     origin: Origin,
+    /// What it shows if it is asked over https.
+    secure: Option<Arc<ServerConfig>>,
     client_has_content: Mutex<Receiver<()>>,
 }
 
 impl Act {
-    /// The gateway's connection, nothing read from it.
+    /// The gateway's connection, no request read from it.
     pub fn accept(&self) -> Peer {
-        self.origin.accept()
+        let peer = self.origin.accept();
+        match &self.secure {
+            Some(config) => peer.secure(config),
+            None => peer,
+        }
     }
 
     /// The gateway's connection, the whole request read from it.
@@ -138,6 +145,15 @@ pub fn drip(peer: &mut Peer, bytes: &[u8], pause: Duration, last: &[u8]) {
 
 /// Plays all `cells` in all shapes at once, on each kind of event loop.
 pub fn play(cells: &[Cell]) {
+    play_as(cells, "http", "", None);
+}
+
+/// As [`play`], with providers that are asked over https, show what `secure` says and are believed by the line `ca`.
+pub fn play_secure(cells: &[Cell], ca: &str, secure: &Arc<ServerConfig>) {
+    play_as(cells, "https", ca, Some(secure));
+}
+
+fn play_as(cells: &[Cell], scheme: &str, endpoint: &str, secure: Option<&Arc<ServerConfig>>) {
     for driver in DRIVERS {
         let mut players = Players::default();
         let mut acts = Vec::new();
@@ -145,7 +161,8 @@ pub fn play(cells: &[Cell]) {
             for shape in Shape::ALL {
                 let name = format!("{number}-{}", shape.name());
                 let origin = Origin::start();
-                players.add(&name, &origin.url(), "", &timers(cell.ends(shape), cell.timers));
+                let url = format!("{scheme}://{}/v1", origin.address);
+                players.add(&name, &url, endpoint, &timers(cell.ends(shape), cell.timers));
                 acts.push((name, cell, shape, origin));
             }
         }
@@ -154,7 +171,7 @@ pub fn play(cells: &[Cell]) {
             for (name, cell, shape, origin) in acts {
                 let ground = &ground;
                 let what = format!("{}, {}, {driver}", cell.name, shape.name());
-                let exchange = move || exchange(ground, &name, cell, shape, origin);
+                let exchange = move || exchange(ground, &name, cell, shape, origin, secure.cloned());
                 thread::Builder::new().name(what).spawn_scoped(scope, exchange).expect("a thread");
             }
         });
@@ -182,11 +199,11 @@ pub fn timers(ends: Ends, more: &str) -> String {
 }
 
 /// Plays one cell and checks everything about it.
-fn exchange(ground: &Ground, name: &str, cell: &Cell, shape: Shape, origin: Origin) {
+fn exchange(ground: &Ground, name: &str, cell: &Cell, shape: Shape, origin: Origin, secure: Option<Arc<ServerConfig>>) {
     let (ends, id) = (cell.ends(shape), format!("id-{name}"));
     let what = format!("{}, {}", cell.name, shape.name());
     let (has_content, client_has_content) = sync_channel(1);
-    let act = Act { shape, origin, client_has_content: Mutex::new(client_has_content) };
+    let act = Act { shape, origin, secure, client_has_content: Mutex::new(client_has_content) };
     let mut client = ground.gateway.connect();
     thread::scope(|scope| {
         let provider = scope.spawn(|| (cell.play)(&act));

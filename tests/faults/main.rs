@@ -15,6 +15,7 @@ mod connect;
 mod ground;
 mod names;
 mod shape;
+mod tls;
 mod upload;
 
 use std::time::Duration;
@@ -39,21 +40,13 @@ fn an_endpoint_that_fails_before_its_answer_is_told_as_a_status_and_no_other_is_
     let malformed = Status(502, "upstream_malformed", "upstream_error");
     let late = Status(504, "first_token_timeout", "timeout");
     play(&[
-        cell("half-closed before the request", failed, |act| {
-            let mut peer = act.accept();
-            peer.half_close();
-            Some(peer)
-        }),
+        cell("half-closed before the request", failed, |act| half_close(act.accept())),
         cell("reset before the request is read", failed, |act| {
             let peer = act.accept();
             peer.until_readable();
             reset(peer)
         }),
-        cell("half-closed after the request", failed, |act| {
-            let mut peer = act.asked();
-            peer.half_close();
-            Some(peer)
-        }),
+        cell("half-closed after the request", failed, |act| half_close(act.asked())),
         cell("closed after the request", failed, |act| close(act.asked())),
         cell("reset after the request", failed, |act| reset(act.asked())),
         cell("silent after the request", late, |act| Some(act.asked())),
@@ -126,11 +119,7 @@ fn an_answer_that_fails_before_its_first_content_is_still_a_status() {
         .unstreamed(stuck),
         cell("closed after the head", truncated, |act| close(act.begun())),
         cell("reset after the head", truncated, |act| reset(act.begun())),
-        cell("half-closed after the head", truncated, |act| {
-            let mut peer = act.begun();
-            peer.half_close();
-            Some(peer)
-        }),
+        cell("half-closed after the head", truncated, |act| half_close(act.begun())),
         cell("closed before any content", truncated, |act| close(lead(act))),
         cell("reset before any content", truncated, |act| reset(lead(act))),
         cell("a chunk that is cut short", truncated, |act| close(send(lead(act), "ff\r\nabc"))),
@@ -174,12 +163,8 @@ fn an_answer_that_fails_after_its_first_content_is_told_in_band_and_never_ended(
         .timers("between_tokens = \"60s\", total = \"2s\""),
         cell("closed between two events", truncated, |act| close(act.committed())).unstreamed(Cut("truncated")),
         cell("reset between two events", truncated, |act| reset(act.committed())).unstreamed(Cut("truncated")),
-        cell("half-closed between two events", truncated, |act| {
-            let mut peer = act.committed();
-            peer.half_close();
-            Some(peer)
-        })
-        .unstreamed(Cut("truncated")),
+        cell("half-closed between two events", truncated, |act| half_close(act.committed()))
+            .unstreamed(Cut("truncated")),
         cell("closed in an event", truncated, |act| close(half(act))).unstreamed(Cut("truncated")),
         cell("reset in an event", truncated, |act| reset(half(act))).unstreamed(Cut("truncated")),
         cell("a chunk that is cut short", truncated, |act| close(send(act.committed(), "ff\r\nabc")))
@@ -217,11 +202,7 @@ fn what_is_odd_or_slow_but_within_bounds_arrives_whole() {
         .timers("between_tokens = \"1s\""),
         cell("more bytes than announced", Whole, |act| Some(send(act.asked(), &(answer(act) + "and more")))),
         cell("closed at its end", Whole, |act| close(send(act.asked(), &answer(act)))),
-        cell("half-closed at its end", Whole, |act| {
-            let mut peer = send(act.asked(), &answer(act));
-            peer.half_close();
-            Some(peer)
-        }),
+        cell("half-closed at its end", Whole, |act| half_close(send(act.asked(), &answer(act)))),
         cell("half-closed at the end of what it commits to", Long, |act| {
             let mut peer = act.committed();
             peer.chunk(act.shape.end()).send("0\r\n\r\n").half_close();
@@ -265,6 +246,11 @@ fn send(mut peer: Peer, text: &str) -> Peer {
 fn close(peer: Peer) -> Option<Peer> {
     drop(peer);
     None
+}
+
+fn half_close(mut peer: Peer) -> Option<Peer> {
+    peer.half_close();
+    Some(peer)
 }
 
 fn reset(peer: Peer) -> Option<Peer> {

@@ -67,10 +67,14 @@ impl Shape {
         }
     }
 
+    /// A short answer up to its end.
+    pub fn short(self) -> String {
+        self.lead().to_owned() + &if self.streamed { self.content() } else { "short".to_owned() }
+    }
+
     /// A short whole answer.
     pub fn whole(self) -> String {
-        let content = if self.streamed { self.content() } else { "short".to_owned() };
-        format!("{}{content}{}", self.lead(), self.end())
+        self.short() + &self.end()
     }
 
     /// A whole answer that is passed on before its end has come.
