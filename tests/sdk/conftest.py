@@ -173,7 +173,9 @@ def start_gateway(mock, config):
         secrets = {"SDK_KEY": KEY, "SDK_NARROW_KEY": NARROW_KEY, "SDK_PROVIDER_KEY": PROVIDER_KEY}
         process = Process(["serve", "--config", file.name], "stderr", secrets)
         lines = process.lines_until("ringway: ready")
-    return Gateway("http://" + address(lines), process, "http://" + address(lines, "admin: http://"))
+    scheme = "https" if any("listening on https://" in line for line in lines) else "http"
+    origin = f"{scheme}://{address(lines, f'listening on {scheme}://')}"
+    return Gateway(origin, process, "http://" + address(lines, "admin: http://"))
 
 
 @pytest.fixture(scope="session")
