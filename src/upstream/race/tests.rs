@@ -19,14 +19,20 @@ fn ip(last: usize) -> IpAddr {
     IpAddr::from([192, 0, 2, last as u8])
 }
 
-/// Races addresses that do as told: which one won, which were tried, in that order, and after how long.
-fn play(does: &'static [Does]) -> (Option<usize>, Vec<usize>, Duration, Vec<IpAddr>) {
+/// Does `work` on an event loop, with its clock, its timers and a name of which nothing is known.
+fn on_a_loop<T>(work: impl AsyncFnOnce(&Clock, &Rc<Timers>, &Reach) -> T) -> T {
     let mut event_loop = EventLoop::climb_down(Rung::Deferred, 256).unwrap();
     event_loop.block_on(async {
         let clock = Clock::new();
         let timers = Timers::new(clock.clone());
         spawn(timers.clone().drive());
-        let reach = Reach::new("a.test");
+        work(&clock, &timers, &Reach::new("a.test")).await
+    })
+}
+
+/// Races addresses that do as told: which one won, which were tried, in that order, and after how long.
+fn play(does: &'static [Does]) -> (Option<usize>, Vec<usize>, Duration, Vec<IpAddr>) {
+    on_a_loop(async |clock, timers, reach| {
         let tried = Rc::new(RefCell::new(Vec::new()));
         let mut left: Vec<IpAddr> = (0..does.len()).map(ip).collect();
         let connect = |address: IpAddr| {
@@ -48,7 +54,7 @@ fn play(does: &'static [Does]) -> (Option<usize>, Vec<usize>, Duration, Vec<IpAd
             }
         };
         let start = clock.now();
-        let won = race(&mut left, connect, &reach, &clock, &timers).await;
+        let won = race(&mut left, connect, reach, clock, timers).await;
         let took = clock.now().since(start);
         let won = won.ok().map(|Won { connected: at, address, slow }| {
             assert_eq!(address, ip(at));
@@ -115,12 +121,7 @@ fn attempts_under_way_are_bounded() {
 #[test]
 fn who_ends_in_the_same_turn_as_one_that_fails_is_not_forgotten() {
     for (second, wins) in [(true, true), (false, false)] {
-        let mut event_loop = EventLoop::climb_down(Rung::Deferred, 256).unwrap();
-        event_loop.block_on(async {
-            let clock = Clock::new();
-            let timers = Timers::new(clock.clone());
-            spawn(timers.clone().drive());
-            let reach = Reach::new("a.test");
+        on_a_loop(async |clock, timers, reach| {
             let mut left = vec![ip(0), ip(1)];
             // Neither ends before both have begun; then both do, and each wakes the race once.
             let begun = Rc::new((RefCell::new(Vec::<std::task::Waker>::new()), std::cell::Cell::new(0)));
@@ -144,7 +145,7 @@ fn who_ends_in_the_same_turn_as_one_that_fails_is_not_forgotten() {
                     }
                 })
             };
-            let racing = race(&mut left, connect, &reach, &clock, &timers);
+            let racing = race(&mut left, connect, reach, clock, timers);
             let won = monoio::time::timeout(Duration::from_secs(10), racing).await.expect("it was woken for both");
             assert_eq!(won.is_ok(), wins);
         });
