@@ -644,3 +644,28 @@ fn check_and_serve_name_files_that_do_not_go_together() {
     let output = common::process::run(&["check", "--config", file.to_str().expect("a path")]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
+
+#[test]
+fn a_client_whose_session_is_broken_is_gone_however_its_bytes_are_cut() {
+    for whole in [true, false] {
+        let world = World::new("", "[client]\nhalf_close = \"finish\"");
+        let mut https = world.connect();
+        https.send_request("POST", PATH, &JSON, &chat("m", false));
+        let mut peer = world.origin.accept();
+        peer.request();
+        // A record of the next request, and one that nobody has sealed.
+        let (session, socket) = https.parts();
+        session.writer().write_all(b"GET /v1/models HTTP/1.1\r\n").expect("a record");
+        let mut bytes = Vec::new();
+        session.write_tls(&mut bytes).expect("a record");
+        let broken = [&b"\x17\x03\x03\x00\x20"[..], &[7; 32]].concat();
+        if whole {
+            bytes.extend_from_slice(&broken);
+            socket.write_all(&bytes).expect("it is taken");
+        } else {
+            socket.write_all(&bytes).expect("it is taken");
+            socket.write_all(&broken).expect("it is taken");
+        }
+        peer.ended();
+    }
+}

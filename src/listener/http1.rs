@@ -245,10 +245,11 @@ impl Sight<'_> {
         if self.timer.poll_expired(cx) {
             return Poll::Ready(Interrupt::Deadline);
         }
-        while !self.input.is_eof() {
-            if self.input.bytes().len() >= self.held_max {
+        loop {
+            if !self.input.is_eof() && self.input.bytes().len() >= self.held_max {
                 return self.poll_paused(cx);
             }
+            // Also at the end: an error that came behind bytes is told by the read after them.
             match self.input.poll_fill(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(true)) => {}

@@ -202,7 +202,7 @@ impl Input {
         }
     }
 
-    /// True once the peer's end has been read.
+    /// True once the peer's end has been read, or an error, which may still have to be told.
     pub fn is_eof(&self) -> bool {
         self.eof
     }
