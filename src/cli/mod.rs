@@ -23,7 +23,9 @@ To put it in front of a provider, write some TOML and run it:
     ringway serve --config ringway.toml
 
 config/minimal.toml in the source is the least, config/production.toml one
-for the edge of a network, config/ringway.toml every field there is. Then give an SDK the gateway's address:
+for the edge of a network, config/ringway.toml every field there is.
+
+Then give an SDK the gateway's address:
 
     OpenAI(base_url=\"http://127.0.0.1:8080/v1\", api_key=\"a key of [[keys]]\")
     Anthropic(base_url=\"http://127.0.0.1:8080\", api_key=\"a key of [[keys]]\")

@@ -232,7 +232,13 @@ impl LogFile {
     /// under their new name, and the place empty.
     fn set_aside(&mut self, now: UnixTime) -> Result<(), Trouble> {
         let Some(path) = self.path.clone() else { return Ok(()) };
-        self.flush()?;
+        // What does not fit there goes to the new one.
+        let _ = self.buffer.flush();
+        if self.buffer.out.metadata().is_ok_and(|file| file.len() == 0) {
+            // Nothing has got into it: where the disk is full, empty files would push out those that hold lines.
+            self.period = self.period_of(now);
+            return Ok(());
+        }
         let outcome = self.begin_another(&path, now);
         if outcome.is_err() {
             self.rotate_from = UnixTime(now.0.saturating_add(ROTATE_AGAIN.as_micros() as u64));
@@ -271,7 +277,7 @@ impl LogFile {
             }
         }
         self.last = at;
-        self.bytes = 0;
+        self.bytes = self.buffer.lines.len() as u64;
         self.period = self.period_of(now);
         self.rotations += 1;
         aside::prune(path, self.settings.keep)

@@ -233,3 +233,30 @@ fn a_pipe_that_nobody_reads_is_opened_without_waiting() {
     // Not a file of a disk: it stays where it is.
     assert!(aside::list(&path).unwrap().is_empty());
 }
+
+#[test]
+fn a_file_that_takes_no_more_is_set_aside_all_the_same() {
+    let folder = Folder::new("takes-no-more");
+    let path = folder.join("a.log");
+    let settings = AccessLog { rotate_every: Some(Duration::from_secs(60)), ..settings(&path) };
+    let mut log = open_at(&settings, 0);
+    log.push(b"one\n", UnixTime(0)).unwrap();
+    log.flush().unwrap();
+    // As at the limit of a file's size: this file fails, another would not.
+    log.buffer.out = File::open(&path).unwrap();
+    log.push(b"two\n", UnixTime(1)).unwrap();
+    assert!(log.flush().is_err());
+    log.rotate_if_due(UnixTime(60 * SECOND)).unwrap();
+    log.flush().unwrap();
+    assert_eq!(texts(&path), ["one\n", "two\n"]);
+    // And where the next fails from the start, what was set aside is not pushed out by empty files.
+    log.rotate_if_due(UnixTime(120 * SECOND)).unwrap();
+    log.buffer.out = File::open(&path).unwrap();
+    log.push(b"three\n", UnixTime(121 * SECOND)).unwrap();
+    assert!(log.flush().is_err());
+    for minute in 3..9 {
+        log.rotate_if_due(UnixTime(minute * 60 * SECOND)).unwrap();
+    }
+    assert_eq!(texts(&path), ["one\n", "two\n", ""]);
+    assert_eq!(log.unwritten(), 1);
+}
