@@ -241,9 +241,12 @@ fn the_document_in_the_repository_has_every_metric() {
         let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
         document += &format!("| `{label}` | {} |\n", values.join(", "));
     }
-    document += "| `worker`, `listener` | number from 0; address as configured |\n\n\
+    document += "| `worker`, `listener` | number from 0; address as configured |\n| `version` | the gateway's own |\n\n\
                  Beyond `admin.series_max` combinations of `model`, `endpoint`, `dialect` and `streamed`, all four are \
                  `other`.\n\n| metric | kind | labels | what it says, and what to do |\n|---|---|---|---|\n";
+    for label in families().flat_map(|family| family.labels.iter()) {
+        assert!(document.contains(&format!("`{label}`")), "{label} has values");
+    }
     for family in families() {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         let (name, kind, help) = (family.name, family.kind.as_str(), family.help);
