@@ -41,6 +41,8 @@ pub enum Found<'a> {
 pub enum FormError {
     /// Two fields named `model`.
     Duplicate,
+    /// A field whose name differs from `model` in case only, which some readers would take for that.
+    Spelling,
     /// A `model` that is a file, is named in two ways, is longer than 1 KiB or no UTF-8.
     Model,
     /// Not framed as its boundary says.
@@ -51,6 +53,9 @@ impl fmt::Display for FormError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             FormError::Duplicate => "The form names 'model' more than once; it is not clear which one counts.",
+            FormError::Spelling => {
+                "The form has a field that differs from 'model' in case only; it is not clear whether it counts."
+            }
             FormError::Model => "'model' must be a plain form field of at most 1 KiB of UTF-8.",
             FormError::Malformed => "The request body is not valid multipart/form-data.",
         })
@@ -64,6 +69,7 @@ impl From<FormError> for Reject {
         let message = error.to_string();
         match error {
             FormError::Duplicate => Reject::client(400, "duplicate_field", message).with_param("model"),
+            FormError::Spelling => Reject::client(400, "ambiguous_field", message).with_param("model"),
             FormError::Model => Reject::client(400, "invalid_type", message).with_param("model"),
             FormError::Malformed => Reject::client(400, "invalid_multipart", message),
         }
@@ -412,7 +418,11 @@ fn names_model(head: &[u8]) -> Result<bool, FormError> {
         while let Some((name, value)) = parameters.next().ok_or(FormError::Malformed)? {
             if name.eq_ignore_ascii_case(b"name") {
                 names += 1;
-                is_model |= *unescape(value) == *b"model";
+                let value = unescape(value);
+                if *value != *b"model" && value.eq_ignore_ascii_case(b"model") {
+                    return Err(FormError::Spelling);
+                }
+                is_model |= *value == *b"model";
             }
             file |= name.eq_ignore_ascii_case(b"filename") || name.eq_ignore_ascii_case(b"filename*");
             if name.eq_ignore_ascii_case(b"name*") {
@@ -443,7 +453,7 @@ fn may_name_model(disposition: &[u8]) -> bool {
         // Escapes are undone for those who undo them.
         let value = unescape(&value[start..]);
         let goes_on = value.get(MODEL.len()).is_some_and(|byte| *byte != b'\'' && is_token_byte(*byte));
-        value.starts_with(MODEL) && !goes_on
+        value.get(..MODEL.len()).is_some_and(|value| value.eq_ignore_ascii_case(MODEL)) && !goes_on
     })
 }
 

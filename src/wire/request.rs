@@ -71,6 +71,8 @@ pub enum ScanError {
     NotAnObject,
     /// The field is there twice, perhaps spelled differently.
     Duplicate(&'static str),
+    /// A name differs from `model` in case only, and some readers would take it for that (Go's `encoding/json`, ASP.NET).
+    ModelSpelling,
     /// `model` is there but is no string.
     ModelType,
     /// `model` in the query is no UTF-8 when its percent signs are undone.
@@ -85,6 +87,9 @@ impl fmt::Display for ScanError {
             ScanError::Duplicate(field) => {
                 write!(f, "The request names '{field}' more than once; it is not clear which one counts.")
             }
+            ScanError::ModelSpelling => f.write_str(
+                "The request has a field that differs from 'model' in case only; it is not clear whether it counts.",
+            ),
             ScanError::ModelType => f.write_str("'model' must be a string."),
             ScanError::ModelEncoding => f.write_str("'model' in the query is not valid percent-encoded UTF-8."),
         }
@@ -99,6 +104,7 @@ impl From<ScanError> for Reject {
             ScanError::Syntax(_) => ("invalid_json", None),
             ScanError::NotAnObject => ("invalid_json", None),
             ScanError::Duplicate(field) => ("duplicate_field", Some(field)),
+            ScanError::ModelSpelling => ("ambiguous_field", Some("model")),
             ScanError::ModelType | ScanError::ModelEncoding => ("invalid_type", Some("model")),
         };
         let reject = Reject::client(400, code, error.to_string());
@@ -112,7 +118,8 @@ impl From<ScanError> for Reject {
 /// Reads a whole JSON request. Takes any nesting and any size; time is linear, memory is constant.
 ///
 /// # Errors
-/// What is not exactly one JSON object, names a deciding field twice, or has a `model` that is no string.
+/// What is not exactly one JSON object, names a deciding field twice, has a `model` that is no string, or a field that
+/// differs from it in case only.
 pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
         return Err(ScanError::NotAnObject);
@@ -121,6 +128,9 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
         serde_json::from_slice(body).map_err(|error| ScanError::Syntax(error.to_string()))?;
     if let Some(duplicate) = fields.duplicate {
         return Err(ScanError::Duplicate(duplicate));
+    }
+    if fields.misspelt {
+        return Err(ScanError::ModelSpelling);
     }
     let model = match fields.model {
         None => None,
@@ -168,6 +178,7 @@ struct Fields<'a, const IN_OPTIONS: bool> {
     stream: Option<&'a RawValue>,
     stream_options: Option<&'a RawValue>,
     duplicate: Option<&'static str>,
+    misspelt: bool,
     include_usage: Option<&'a RawValue>,
     include_usage_twice: bool,
 }
@@ -200,8 +211,13 @@ impl<'de, const IN_OPTIONS: bool> Visitor<'de> for FieldsVisitor<IN_OPTIONS> {
                     fields.include_usage = Some(map.next_value()?);
                     continue;
                 }
+                Name::LikeModel if !IN_OPTIONS => {
+                    fields.misspelt = true;
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
                 // Elsewhere it is a field like any other.
-                Name::IncludeUsage | Name::Other => {
+                Name::IncludeUsage | Name::LikeModel | Name::Other => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
@@ -216,6 +232,8 @@ impl<'de, const IN_OPTIONS: bool> Visitor<'de> for FieldsVisitor<IN_OPTIONS> {
 
 enum Name {
     Model,
+    /// In another case.
+    LikeModel,
     Stream,
     StreamOptions,
     IncludeUsage,
@@ -246,6 +264,7 @@ impl Visitor<'_> for NameSeed {
             b"stream" => Name::Stream,
             b"stream_options" => Name::StreamOptions,
             b"include_usage" => Name::IncludeUsage,
+            name if name.eq_ignore_ascii_case(b"model") => Name::LikeModel,
             _ => Name::Other,
         })
     }
@@ -340,13 +359,15 @@ fn ask_for_usage(scan: &Scan<'_>) -> Option<Patch> {
 /// The `model` parameter of a query (the part behind `?`), decoded as a form is: `+` is a space.
 ///
 /// # Errors
-/// [`ScanError::Duplicate`] and [`ScanError::ModelEncoding`].
+/// [`ScanError::Duplicate`], [`ScanError::ModelSpelling`] and [`ScanError::ModelEncoding`].
 pub fn query_model(query: &str) -> Result<Option<Cow<'_, str>>, ScanError> {
     let mut model = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if percent_decode(name).as_deref() != Some("model") {
-            continue;
+        match percent_decode(name).as_deref() {
+            Some("model") => {}
+            Some(name) if name.eq_ignore_ascii_case("model") => return Err(ScanError::ModelSpelling),
+            _ => continue,
         }
         let value = percent_decode(value).ok_or(ScanError::ModelEncoding)?;
         if model.replace(value).is_some() {

@@ -106,6 +106,17 @@ fn the_model_is_found_among_the_parts() {
 fn what_could_be_read_in_two_ways_is_refused() {
     for (name, body, error) in [
         ("two models", part(MODEL, "a") + &part(MODEL, "a") + "--b--", FormError::Duplicate),
+        ("in another case", part("Content-Disposition: form-data; name=\"moDel\"", "a"), FormError::Spelling),
+        (
+            "a second one in another case",
+            part(MODEL, "a") + &part("Content-Disposition: x; name=MODEL", "a"),
+            FormError::Spelling,
+        ),
+        (
+            "in another case, for one that searches",
+            part("Content-Disposition: form-data; name=\"x; name=Model\"", "a"),
+            FormError::Malformed,
+        ),
         ("a model file", part(&format!("{MODEL}; filename=\"x\""), "a"), FormError::Model),
         ("two names", part("Content-Disposition: form-data; name=x; name=model", "a"), FormError::Model),
         (

@@ -34,6 +34,17 @@ fn the_deciding_fields_are_found() {
 }
 
 #[test]
+fn a_model_that_only_some_readers_would_see_is_refused() {
+    for body in [r#"{"model":"a","Model":"b"}"#, r#"{"MODEL":"b"}"#, r#"{"mod\u0045l":1,"model":"a"}"#] {
+        assert_eq!(scan(body.as_bytes()), Err(ScanError::ModelSpelling), "{body}");
+    }
+    for body in [r#"{"x":{"Model":"b"}}"#, r#"{"stream_options":{"Model":1}}"#, r#"{"Models":1,"model ":2}"#] {
+        assert!(scan(body.as_bytes()).is_ok(), "{body}");
+    }
+    assert_eq!(Reject::from(ScanError::ModelSpelling).code, "ambiguous_field");
+}
+
+#[test]
 fn what_decides_nothing_is_not_looked_into() {
     for body in [&b"{\"x\":\"\xff\",\"model\":\"a\"}"[..], b"{\"include_usage\":\"\xff\",\"model\":\"a\"}"] {
         let model = scan(body).map(|scan| scan.model.map(|model| model.name.into_owned()));
@@ -170,6 +181,8 @@ fn the_query_may_name_the_model() {
         ("model", Ok(Some(""))),
         ("model=a&model=a", Err(ScanError::Duplicate("model"))),
         ("model=a&mod%65l=b", Err(ScanError::Duplicate("model"))),
+        ("model=a&Model=b", Err(ScanError::ModelSpelling)),
+        ("mod%45l=b", Err(ScanError::ModelSpelling)),
         ("model=%ff", Err(ScanError::ModelEncoding)),
         ("model=%4", Err(ScanError::ModelEncoding)),
         ("model=%+1", Err(ScanError::ModelEncoding)),

@@ -2,6 +2,8 @@
 //! ways, and its patches change what they should and nothing else. And the same for the query.
 #![no_main]
 
+use std::collections::BTreeMap;
+
 use libfuzzer_sys::fuzz_target;
 use ringway_fuzz::wire::request::{Scan, ScanError, query_model, rename_in_query, rewrite, scan};
 use serde::Deserialize;
@@ -42,6 +44,10 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(*field, "stream_options.include_usage");
                 let options = typed.stream_options.as_deref().map(RawValue::get).unwrap_or_default();
                 assert!(serde_json::from_str::<Options>(options).is_err());
+            }
+            ScanError::ModelSpelling => {
+                let object: BTreeMap<String, serde::de::IgnoredAny> = serde_json::from_slice(data).expect("an object");
+                assert!(object.keys().any(|name| name != "model" && name.eq_ignore_ascii_case("model")));
             }
             // A struct may be written as an array, which is not what an API takes.
             ScanError::NotAnObject => assert!(data.trim_ascii_start().starts_with(b"[")),
