@@ -102,7 +102,7 @@ fn each_sentence_can_be_broken() {
         // Homes.
         ("listener/http1.rs", "use httparse::Request;", "httparse lives in wire/http1.rs only"),
         ("worker/mod.rs", "fn f(c: rustls::ClientConfig) {}", "rustls lives in net/tls.rs only"),
-        ("worker/mod.rs", "use tokio::sync::oneshot;", "tokio lives in mock, control, cli only"),
+        ("worker/mod.rs", "use tokio::sync::oneshot;", "tokio lives in mock, control, cli, net/duplex.rs only"),
         ("upstream/mod.rs", "use hyper;", "hyper lives in"),
         ("worker/state.rs", "use crossbeam::queue::ArrayQueue;", "crossbeam lives in"),
         ("control/mod.rs", "use nix::unistd;", "nix lives in"),

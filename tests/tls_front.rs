@@ -48,7 +48,9 @@ impl World {
             format!("{{ chain = {:?}, key = {:?} }}", chain.display().to_string(), key.display().to_string())
         };
         let shown: Vec<String> = pairs.iter().map(shown).collect();
-        let listener = format!("[listeners.tls]\ncertificates = [{}]\n{tls}", shown.join(", "));
+        // What stands before the table is the listener's own.
+        let (own, tls) = tls.split_once("\n---\n").unwrap_or(("", tls));
+        let listener = format!("{own}\n[listeners.tls]\ncertificates = [{}]\n{tls}", shown.join(", "));
         let gateway = Gateway::start(&change(Config::new(&[origin.url()]).listener(&listener)));
         World { gateway, origin, authority, folder }
     }
@@ -191,7 +193,7 @@ fn who_offers_no_protocol_speaks_http_1_1_and_who_offers_others_only_is_refused(
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
             Arc::new(config)
         };
-        for others in [&[&b"h2"[..]][..], &[b"h2", b"spdy/3", b"HTTP/1.1"]] {
+        for others in [&[&b"h3"[..]][..], &[b"h2c", b"spdy/3", b"HTTP/1.1"]] {
             let error = Https::try_connect(address, &offering(others), "first.test").err().expect("a refusal");
             let said = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
             let refusal = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
@@ -205,14 +207,32 @@ fn who_offers_no_protocol_speaks_http_1_1_and_who_offers_others_only_is_refused(
             let (head, _) = https.request("GET", "/v1/models", &JSON[..1], b"");
             assert!(head.starts_with("http/1.1 200 "), "{offered:?}: {head}");
         }
+        // Who can speak HTTP/2 does.
+        let https = Https::connect(address, &offering(&[b"http/1.1", b"h2"]), "first.test");
+        assert_eq!(https.session().alpn_protocol(), Some(&b"h2"[..]), "{:?}", version.version);
     }
     let handshakes = |result: &str, count: f64| {
         let labels = [("side", "client"), ("result", result)];
         metric_is(&world.gateway, "ringway_tls_handshakes_total", &labels, count);
     };
     handshakes("incompatible", 4.0);
-    handshakes("full", 6.0);
-    metric_is(&world.gateway, "ringway_tls_handshakes_total", &[("side", "client")], 10.0);
+    handshakes("full", 8.0);
+    metric_is(&world.gateway, "ringway_tls_handshakes_total", &[("side", "client")], 12.0);
+}
+
+#[test]
+fn where_http_2_is_not_spoken_it_is_not_agreed_on() {
+    let world = World::new("http2 = false\n---\n", "");
+    let offering = |protocols: &[&[u8]]| {
+        let mut config = client(&world.authority, BOTH).as_ref().clone();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    };
+    assert!(Https::try_connect(world.gateway.address(), &offering(&[b"h2"]), "first.test").is_err());
+    let mut https = Https::connect(world.gateway.address(), &offering(&[b"h2", b"http/1.1"]), "first.test");
+    assert_eq!(https.session().alpn_protocol(), Some(&b"http/1.1"[..]));
+    let (head, _) = https.request("GET", "/v1/models", &JSON[..1], b"");
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
 }
 
 #[test]

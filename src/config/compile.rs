@@ -23,9 +23,9 @@ use super::read::{Item, Reading, Section, Text};
 use super::report::{Errors, quoted};
 use super::schema::*;
 use super::{
-    AccessLog, Admin, Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Key, Limits, Listener, Log, LogFormat,
-    LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Proxy, Ring, Target, TraceStart, proxy, secrets, url,
-    values,
+    AccessLog, Admin, Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Http2, Key, Limits, Listener, Log,
+    LogFormat, LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Proxy, Ring, Target, TraceStart, proxy,
+    secrets, url, values,
 };
 use crate::base::{EndpointId, ModelId};
 
@@ -109,6 +109,7 @@ fn file(mut file: Section) -> Option<Config> {
     let listeners = clients::listeners(&mut file, has_keys);
     let limits = limits(file.section("limits"));
     let client = clients::client(file.section("client"));
+    let http2 = clients::http2(file.section("http2"));
     let pool = providers::pool(file.section("pool"));
     let admin = match file.get("admin") {
         Some(item) => item.section().and_then(admin::admin).map(Some),
@@ -139,6 +140,7 @@ fn file(mut file: Section) -> Option<Config> {
         default_model,
         limits,
         client,
+        http2,
         pool,
         admin: admin?,
         cors: cors?,

@@ -52,6 +52,8 @@ pub struct Config {
     pub limits: Limits,
     /// Deadlines towards clients.
     pub client: ClientTimers,
+    /// Clients that send many requests at once over one connection.
+    pub http2: Http2,
     /// Bounds and idle time of the connections kept to endpoints, per worker and endpoint.
     pub pool: Pool,
     /// Where operators look in; `None` lets no one.
@@ -106,6 +108,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// True if requests need no key here.
     pub open: bool,
+    /// True if HTTP/2 is spoken too.
+    pub http2: bool,
     /// HTTPS; `None` speaks HTTP in the clear.
     pub tls: Option<ListenerTls>,
 }
@@ -188,6 +192,21 @@ pub enum Auth {
     Bearer,
     /// `x-api-key`.
     XApiKey,
+}
+
+/// What a connection that carries many requests at once is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http2 {
+    /// Requests under way at once. Default 100.
+    pub streams_max: u32,
+    /// Bytes of one request's body that may come before they are asked for. Default 1 MiB.
+    pub stream_window: u32,
+    /// Of all of them together. Default 16 MiB.
+    pub connection_window: u32,
+    /// Frames that carry nothing, at once and again each ten seconds. Default 1000.
+    pub control_frames_max: u32,
+    /// A silent client is asked whether it is there after this; zero for never. Default 30 s.
+    pub ping: Duration,
 }
 
 /// One model as clients name it.
@@ -304,7 +323,12 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
     let mut config = Config {
         cores: vec![0],
         ring: Ring { driver: Driver::Deferred, entries: 1024, gather: Duration::ZERO },
-        listeners: vec![Listener { address: SocketAddr::from(([127, 0, 0, 1], 0)), open: true, tls: None }],
+        listeners: vec![Listener {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            open: true,
+            http2: true,
+            tls: None,
+        }],
         keys: Vec::new(),
         providers: Vec::new(),
         endpoints: Vec::new(),
@@ -331,6 +355,13 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             drain: Duration::from_secs(25),
             drain_delay: Duration::ZERO,
             half_close: HalfClose::Gone,
+        },
+        http2: Http2 {
+            streams_max: 100,
+            stream_window: 1 << 20,
+            connection_window: 16 << 20,
+            control_frames_max: 1000,
+            ping: Duration::from_secs(30),
         },
         pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },
         admin: None,

@@ -117,6 +117,8 @@ pub struct FileSchema {
     pub limits: Option<LimitsSchema>,
     /// Deadlines towards clients.
     pub client: Option<ClientSchema>,
+    /// Clients that send many requests at once over one connection.
+    pub http2: Option<Http2Schema>,
     /// Connections kept to providers.
     pub pool: Option<PoolSchema>,
     /// Where operators and their tools look in. Without it nobody can, and nothing is measured.

@@ -94,7 +94,7 @@ impl Loader {
             if front.shown.seen.replace(seen) == Some(seen) {
                 continue;
             }
-            match front.make(tls, &files, now) {
+            match front.make(tls, listener.http2, &files, now) {
                 Ok(made) => {
                     front.shown.made = Some(made);
                     renewed.push(format!("listener {}", listener.address));
@@ -138,7 +138,13 @@ impl Loader {
 }
 
 impl Front {
-    fn make(&mut self, tls: &ListenerTls, files: &Files, now: UnixTime) -> Result<Arc<ServerConfig>, String> {
+    fn make(
+        &mut self,
+        tls: &ListenerTls,
+        http2: bool,
+        files: &Files,
+        now: UnixTime,
+    ) -> Result<Arc<ServerConfig>, String> {
         let mut certificates = Vec::new();
         for KeyPair { chain, key } in &tls.certificates {
             certificates.push(tls::KeyPair { chain: contents(files, chain)?, key: contents(files, key)? });
@@ -162,6 +168,7 @@ impl Front {
                 TlsVersion::Tls12 => Version::Tls12,
                 TlsVersion::Tls13 => Version::Tls13,
             },
+            http2,
             groups: &tls.groups.iter().map(|group| self::group(*group)).collect::<Vec<_>>(),
             client_auth,
             tickets: &tickets,

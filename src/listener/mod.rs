@@ -1,6 +1,8 @@
-//! Downstream: clients. Binds the listening sockets, accepts, and speaks HTTP/1.1 to whoever connected.
+//! Downstream: clients. Binds the listening sockets, accepts, and speaks HTTP/1.1 or HTTP/2 to whoever connected.
 
+pub mod client;
 pub mod http1;
+pub mod http2;
 pub mod plain;
 
 use std::cell::Cell;

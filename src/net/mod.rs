@@ -5,6 +5,7 @@
 pub mod alarm;
 pub mod buf;
 pub mod dns;
+pub mod duplex;
 pub mod moderator;
 pub mod rt;
 pub mod socket;

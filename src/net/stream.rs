@@ -148,6 +148,11 @@ impl Stream {
         self.input.session.is_some()
     }
 
+    /// The application protocol that both sides have agreed on (RFC 7301).
+    pub fn protocol(&self) -> Option<&'static [u8]> {
+        self.input.session.as_ref().and_then(|session| session.borrow().protocol())
+    }
+
     /// True if the TLS session goes on from an earlier one.
     pub fn is_resumed(&self) -> bool {
         self.input.session.as_ref().is_some_and(|session| session.borrow().is_resumed())

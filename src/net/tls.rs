@@ -34,6 +34,9 @@ const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// What may wait for the rest of its record, or of its handshake message. rustls itself takes messages up to this.
 const PARTIAL_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 
+/// The application protocols that we speak, best first.
+pub const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
+
 /// All that is made of certificates, as workers use it.
 #[derive(Debug, Default)]
 pub struct Credentials {
@@ -145,6 +148,12 @@ impl Session {
                 Connection::Client(_) => true,
                 Connection::Server(connection) => connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
             }
+    }
+
+    /// The application protocol that both sides have agreed on, if it is one that we speak (RFC 7301).
+    pub fn protocol(&self) -> Option<&'static [u8]> {
+        let agreed = self.common().alpn_protocol()?;
+        PROTOCOLS.into_iter().find(|known| agreed == *known)
     }
 
     /// True if the session goes on from an earlier one.

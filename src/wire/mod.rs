@@ -4,7 +4,7 @@
 //! the buffers and bounds them. Input from a peer may be anything at all: it is understood, passed on as
 //! [`chat::Kind::Other`], or refused as a [`Reject`], and never panics. What to do about it is decided elsewhere.
 //!
-//! * [`http1`] reads and writes heads and bodies;
+//! * [`http1`] reads and writes heads and bodies; [`http2`] turns its own heads into those, and counts frames;
 //! * [`request`] and [`multipart`] find the model in what a client sends, and patch it in place;
 //! * [`sse`] cuts an event stream into frames; [`chat`] says what a frame means, whatever its dialect, and [`openai`]
 //!   and [`anthropic`] know the shapes;
@@ -17,6 +17,7 @@ pub mod anthropic;
 pub mod chat;
 pub mod coding;
 pub mod http1;
+pub mod http2;
 mod json;
 pub mod multipart;
 pub mod openai;

@@ -17,7 +17,7 @@ use crate::base::EndpointId;
 use crate::base::clock::Instant;
 use crate::base::reject::Reject;
 use crate::config::Model;
-use crate::listener::http1::Interrupt;
+use crate::listener::client::Interrupt;
 use crate::net::rt;
 use crate::routing::{Candidate, Plan};
 use crate::telemetry::{Phase, State, Timings};
@@ -386,7 +386,7 @@ impl Sender<'_, '_> {
         let mut at = 0;
         loop {
             let bytes = match body {
-                Body::Here(range) => &self.scene.client.stream.input.bytes()[range.clone()],
+                Body::Here(range) => &self.scene.client.bytes()[range.clone()],
                 Body::Held(bytes) => bytes,
                 Body::Streamed { .. } => &[],
             };
@@ -439,7 +439,7 @@ impl Sender<'_, '_> {
                 return Ok(true);
             }
             // While we wrote, more may have been read already; waiting would then be for what comes after it.
-            if self.scene.client.stream.input.bytes().is_empty() && !self.more_or_answer().await? {
+            if self.scene.client.bytes().is_empty() && !self.more_or_answer().await? {
                 return Ok(false);
             }
         }

@@ -7,11 +7,11 @@ use super::coded::TURN_BYTES;
 use super::exchange::{Scene, Stop, cut};
 use super::intake::Media;
 use crate::base::reject::Reject;
-use crate::listener::http1::Interrupt;
+use crate::listener::client::Interrupt;
 use crate::net::rt;
 use crate::telemetry::State;
 use crate::wire::coding::{self, Caps, Fault};
-use crate::wire::http1::{Decoder, Framing};
+use crate::wire::http1::{Decoder, Framing, Malformed};
 use crate::wire::multipart::{Finder, FormError, Found, Watch};
 
 /// Room made for a body that was only announced; beyond it, room is made as the body comes.
@@ -60,9 +60,9 @@ impl Scene<'_> {
                     return Err(too_large(body_bytes_max).into());
                 }
                 self.say_continue().await?;
-                let missing = (head_len + length).saturating_sub(self.client.stream.input.bytes().len());
-                self.client.stream.input.reserve(missing.min(RESERVE_BYTES_MAX));
-                while self.client.stream.input.bytes().len() < head_len + length {
+                let missing = (head_len + length).saturating_sub(self.client.bytes().len());
+                self.client.reserve(missing.min(RESERVE_BYTES_MAX));
+                while self.client.bytes().len() < head_len + length {
                     self.more().await?;
                 }
                 self.client.own = head_len + length;
@@ -132,6 +132,10 @@ impl Scene<'_> {
         self.record.waited += self.worker.clock.now() - since;
         match outcome {
             Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) if self.intake.framing == Framing::UntilClose => {
+                self.body_ended = true;
+                Ok(())
+            }
             Ok(_) => Err(Stop::ClientGone),
             Err(Interrupt::ClientGone) => Err(Stop::ClientGone),
             Err(Interrupt::Deadline) if self.worker.drain.is_over() => {
@@ -144,14 +148,16 @@ impl Scene<'_> {
 
     /// Takes body bytes that have come out of the client's input; true at the body's end.
     pub(super) fn decode(&mut self, decoder: &mut Decoder, out: &mut Vec<u8>) -> Result<bool, Stop> {
-        let input = &mut self.client.stream.input;
-        while !decoder.is_done() && !input.bytes().is_empty() {
-            let piece = decoder.decode(input.bytes()).map_err(|malformed| {
-                Stop::from(Reject::client(malformed.status, "malformed_body", malformed.reason))
-            })?;
+        let malformed =
+            |malformed: Malformed| Stop::from(Reject::client(malformed.status, "malformed_body", malformed.reason));
+        while !decoder.is_done() && !self.client.bytes().is_empty() {
+            let piece = decoder.decode(self.client.bytes()).map_err(malformed)?;
             self.record.request_bytes += piece.data.len() as u64;
-            out.extend_from_slice(&input.bytes()[piece.data]);
-            input.consume(piece.consumed);
+            out.extend_from_slice(&self.client.bytes()[piece.data]);
+            self.client.consume(piece.consumed);
+        }
+        if self.body_ended {
+            decoder.eof().map_err(malformed)?;
         }
         self.body_received = decoder.is_done();
         Ok(decoder.is_done())
@@ -159,7 +165,7 @@ impl Scene<'_> {
 
     /// Leaves the head behind, since the body will be consumed as it comes.
     fn begin_decoding(&mut self) -> Decoder {
-        self.client.stream.input.consume(self.intake.head_len);
+        self.client.consume(self.intake.head_len);
         self.head_consumed = true;
         let decoder = Decoder::request(self.intake.framing);
         // Though all of it may be here: what is not decoded must never be taken for the next request.
@@ -247,14 +253,11 @@ impl Scene<'_> {
     /// Tells a client that waits for it to send the body; one that has begun to send does not wait.
     async fn say_continue(&mut self) -> Result<(), Stop> {
         let already = if self.head_consumed { 0 } else { self.intake.head_len };
-        if !self.intake.expects_continue || self.client.stream.input.bytes().len() > already {
+        if !self.intake.expects_continue || self.client.bytes().len() > already {
             return Ok(());
         }
         self.client.timer.set(self.write_until(self.worker.clock.now()));
-        let said = self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()).await;
-        // An interim answer: the real one may still be of any kind.
-        self.client.answering = false;
-        said.map(drop).map_err(Stop::from)
+        self.client.say_continue().await.map_err(Stop::from)
     }
 }
 

@@ -1,14 +1,17 @@
-//! One client connection: its requests in turn, one exchange each.
+//! One client connection: its requests in turn, one exchange each; or many at once ([`streams`](super::streams)).
 
 use std::rc::Rc;
 
-use super::exchange;
+use super::exchange::write_until;
 use super::state::Worker;
+use super::{exchange, streams};
 use crate::listener::Entry;
-use crate::listener::http1::Client;
+use crate::listener::client::Client;
+use crate::listener::http1::Connection;
 use crate::net::rt::CatchUnwind;
 use crate::net::stream::Stream;
 use crate::telemetry::log;
+use crate::wire::http2::PREFACE;
 
 /// What becomes of a connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,28 +25,57 @@ pub enum After {
 }
 
 /// Serves a client until the connection ends.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
-    let lines = worker.lines[usize::from(entry.listener.0)].clone();
-    serve_with(worker, stream, lines, async |worker, client| exchange::run(worker, client, entry).await).await;
+///
+/// No `async fn`: a future keeps room for all that is moved within it, and ten thousand of these wait.
+pub fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) -> impl Future<Output = ()> {
+    let config = worker.config();
+    let is_http2 = stream.protocol() == Some(b"h2");
+    let connection = Connection::new(stream, config.client.half_close, config.limits.stream_bytes_max);
+    let mut client = Client::http1(connection, worker.timers.timer());
+    async move {
+        if is_http2 || serve_one(&worker, &mut client, entry).await == Turns::ToHttp2 {
+            let stream = client.into_stream();
+            if let Some(served) = stream.map(|stream| Box::pin(streams::serve(worker, stream, entry))) {
+                served.await;
+            }
+        }
+    }
 }
 
-/// As [`serve`], each request by `exchange`, and `lines` in the head of each answer.
+/// How a client's requests on a connection of their own have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turns {
+    /// With the connection.
+    Over,
+    /// Before the first: it speaks HTTP/2.
+    ToHttp2,
+}
+
+/// Serves the requests of `client`, one after another, to its end, or until it turns out to speak HTTP/2.
+pub async fn serve_one(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -> Turns {
+    let listener = usize::from(entry.listener.0);
+    client.lines = worker.lines[listener].clone();
+    let may_turn = worker.config().listeners[listener].http2;
+    serve_with(worker, client, may_turn, async |worker, client| exchange::run(worker, client, entry).await).await
+}
+
+/// As [`serve_one`], each request by `exchange`.
 async fn serve_with(
-    worker: Rc<Worker>,
-    stream: Stream,
-    lines: Option<Rc<[u8]>>,
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    may_turn: bool,
     exchange: impl AsyncFn(&Rc<Worker>, &mut Client) -> After,
-) {
+) -> Turns {
     let config = worker.config();
-    let mut client =
-        Client::new(stream, worker.timers.timer(), config.client.half_close, config.limits.stream_bytes_max);
-    client.lines = lines;
     while client.wait_for_request(&worker.clock, config.client.keep_alive, || worker.drain.is_idle_over()).await {
+        if may_turn && client.may_begin_http2() && Box::pin(begins_http2(worker, client)).await {
+            return Turns::ToHttp2;
+        }
         client.answering = false;
         client.sent_bytes = 0;
         client.own = 0;
         // Boxed, as is all that is rare, so that a connection between two requests is small.
-        let outcome = CatchUnwind::new(exchange(&worker, &mut client)).await;
+        let outcome = CatchUnwind::new(exchange(worker, client)).await;
         let after = match outcome {
             Ok(after) => after,
             Err(panic) => {
@@ -54,17 +86,35 @@ async fn serve_with(
                     Some(id) => event.with("request_id", id).say(),
                     None => event.say(),
                 }
-                Box::pin(exchange::apologise(&worker, &mut client, id)).await
+                Box::pin(exchange::apologise(worker, client, id)).await
             }
         };
         client.served += 1;
         match after {
             After::KeepAlive => {}
-            After::Linger => return Box::pin(client.linger(worker.clock.now())).await,
-            After::Close => return client.stream.socket.abort(),
+            After::Linger => {
+                Box::pin(client.linger(worker.clock.now())).await;
+                return Turns::Over;
+            }
+            After::Close => {
+                client.abort();
+                return Turns::Over;
+            }
         }
     }
-    client.stream.output.speak(true);
+    Box::pin(client.close(write_until(worker, worker.clock.now()))).await;
+    Turns::Over
+}
+
+/// Whether a client that has begun as HTTP/2 does goes on so; what it does else is for the reader of requests to judge.
+async fn begins_http2(worker: &Worker, client: &mut Client) -> bool {
+    client.timer.set(worker.clock.now() + worker.config().client.head);
+    while client.may_begin_http2() && client.bytes().len() < PREFACE.len() {
+        if !matches!(client.fill().await, Ok(Ok(true))) {
+            return false;
+        }
+    }
+    client.may_begin_http2()
 }
 
 #[cfg(test)]
@@ -79,6 +129,7 @@ mod tests {
     use crate::admission::Keys;
     use crate::base::WorkerId;
     use crate::base::clock::Clock;
+    use crate::config::HalfClose;
     use crate::config::compile::{Sources, compile};
     use crate::net::rt::{EventLoop, Rung, spawn};
     use crate::routing::Table;
@@ -122,14 +173,15 @@ mod tests {
         })
     }
 
-    fn pair() -> (TcpStream, Stream, Rc<Worker>) {
+    fn pair() -> (TcpStream, Client, Rc<Worker>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
         far.set_nonblocking(true).unwrap();
         let worker = Worker::new(WorkerId(0), shared());
         let far = monoio::net::TcpStream::from_std(far).unwrap();
-        (near, Stream::new(far, None, worker.buffers.clone()), worker)
+        let connection = Connection::new(Stream::new(far, None, worker.buffers.clone()), HalfClose::Gone, 1024);
+        (near, Client::http1(connection, worker.timers.timer()), worker)
     }
 
     /// Serves one connection whose first exchange panics; what its client was sent, up to the end.
@@ -139,12 +191,12 @@ mod tests {
 
     /// As [`sent_by_a_panic`], of an exchange that had found out its id.
     async fn sent_by_a_panic_of(id: Option<&str>, request: &str, answering: bool) -> String {
-        let (mut near, stream, worker) = pair();
+        let (mut near, mut client, worker) = pair();
         spawn(worker.timers.clone().drive());
         near.write_all(request.as_bytes()).unwrap();
         near.shutdown(std::net::Shutdown::Write).unwrap();
         let runs = Cell::new(0);
-        serve_with(worker, stream, None, async |worker, client| {
+        serve_with(&worker, &mut client, true, async |worker, client| {
             runs.set(runs.get() + 1);
             worker.fallen.replace(id.map(str::to_owned));
             if answering {
@@ -156,6 +208,7 @@ mod tests {
             After::KeepAlive
         })
         .await;
+        drop(client);
         assert_eq!(runs.get(), 1, "the connection ends with the exchange");
         let mut answer = String::new();
         near.read_to_string(&mut answer).unwrap();
@@ -200,14 +253,14 @@ mod tests {
     fn an_exchange_that_outlasts_even_its_last_words_is_dropped_in_order() {
         let mut event_loop = EventLoop::climb_down(Rung::Epoll, 256).unwrap();
         event_loop.block_on(async {
-            let (mut near, stream, worker) = pair();
+            let (mut near, mut client, worker) = pair();
             spawn(worker.timers.clone().drive());
             let place = worker.take_place(ListenerId(0)).unwrap();
             let (begun, dropped) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
             let (own, begins, drops) = (worker.clone(), begun.clone(), dropped.clone());
             spawn(async move {
                 let _place = place;
-                let stuck = serve_with(own.clone(), stream, None, async |worker, client| {
+                let stuck = serve_with(&own, &mut client, true, async |worker, client| {
                     let _record = Note(drops.clone());
                     begins.set(1);
                     client.timer.set(worker.clock.now() + std::time::Duration::from_secs(3600));
@@ -219,7 +272,7 @@ mod tests {
                     .await;
                     After::Close
                 });
-                own.drain.unless_given_up(std::pin::pin!(stuck)).await;
+                own.drain.unless_given_up(std::pin::pin!(async { drop(stuck.await) })).await;
             });
             near.write_all(b"x").unwrap();
             while begun.get() == 0 {

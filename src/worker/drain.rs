@@ -104,6 +104,8 @@ async fn drain(worker: &Rc<Worker>, acceptors: &[Rc<Acceptor>], close: Instant, 
     let clock = &worker.clock;
     // From here on each answer ends its connection, so that clients which keep theirs go elsewhere in good time.
     worker.drain.begun.set(true);
+    // Clients that send many requests at once are told so.
+    worker.timers.wake_all();
     if close > clock.now() {
         worker.timers.sleep_until(close).await;
     }

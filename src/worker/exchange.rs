@@ -16,7 +16,7 @@ use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
 use crate::listener::Entry;
-use crate::listener::http1::{Client, Interrupt};
+use crate::listener::client::{Client, Interrupt};
 use crate::routing::Plan;
 use crate::telemetry::log;
 use crate::telemetry::{EndedBy, Exchange, Fault, Phase, State, Word, Words};
@@ -59,6 +59,8 @@ pub struct Scene<'a> {
     pub record: Exchange,
     /// False while bytes of the request's body are still to come.
     pub body_received: bool,
+    /// True once a body whose length was not told has come to its end.
+    pub body_ended: bool,
     /// True once the head was taken off the client's input.
     pub head_consumed: bool,
     /// How long the whole exchange may take.
@@ -120,7 +122,7 @@ async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Resu
     client.timer.set(worker.clock.now() + within);
     let mut scan = HeadScan::default();
     loop {
-        if scan.is_due(client.stream.input.bytes()) {
+        if scan.is_due(client.bytes()) {
             match client.head(&worker.head_limits, |head| Intake::read(worker, head, open)) {
                 Ok(Some(intake)) => return Ok(intake),
                 Ok(None) => {}
@@ -148,7 +150,7 @@ async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Resu
 /// Says no to a head that could not be read to its end, and records that.
 async fn refuse_head(worker: &Rc<Worker>, client: &mut Client, entry: Entry, reject: Reject) -> After {
     let (id, dialect) = (new_request_id(worker), Dialect::OpenAi);
-    let lines = cors::lines_of_unread(worker, client.stream.input.bytes());
+    let lines = cors::lines_of_unread(worker, client.bytes());
     let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head: false, close: true, lines: &lines };
     let mut record = begin_record(worker, worker.clock.now(), dialect, entry);
     let after = refuse(worker, client, &refusal).await;
@@ -181,7 +183,7 @@ impl<'a> Scene<'a> {
         (record.api, record.trace) = (intake.api.as_str(), intake.trace);
         let body_received = match intake.framing {
             Framing::None => true,
-            Framing::Length(_) => client.stream.input.bytes().len() - intake.head_len >= body_len(intake.framing),
+            Framing::Length(_) => client.bytes().len() - intake.head_len >= body_len(intake.framing),
             Framing::Chunked | Framing::UntilClose => false,
         };
         Scene {
@@ -191,6 +193,7 @@ impl<'a> Scene<'a> {
             accepted,
             record,
             body_received,
+            body_ended: false,
             head_consumed: false,
             total: Duration::MAX,
             asked: None,
@@ -274,7 +277,7 @@ impl<'a> Scene<'a> {
             Body::Here(range) => {
                 self.record.request_bytes = range.len() as u64;
                 self.body_received = true;
-                &self.client.stream.input.bytes()[range.clone()]
+                &self.client.bytes()[range.clone()]
             }
             Body::Held(bytes) => bytes,
             Body::Streamed { .. } => return Ok(None),
@@ -290,7 +293,7 @@ impl<'a> Scene<'a> {
         if let Body::Here(range) = &call.body
             && !self.head_consumed
         {
-            self.client.stream.input.consume(range.end);
+            self.client.consume(range.end);
             self.client.own = 0;
             self.head_consumed = true;
         }
@@ -298,8 +301,13 @@ impl<'a> Scene<'a> {
 
     /// True if the connection can carry another request after this one. A gateway that begins to end keeps one all the same
     /// that it has promised, until idle ones are closed: the client may have sent its next request.
+    ///
+    /// Whether a connection of many streams goes on is not for one of them to say.
     pub fn keeps_alive(&self) -> bool {
         let drain = &self.worker.drain;
+        if self.client.is_http2() {
+            return self.body_received;
+        }
         self.intake.keep_alive
             && self.body_received
             && (!drain.has_begun() || (self.promised && !drain.is_idle_over()))
@@ -341,7 +349,7 @@ impl<'a> Scene<'a> {
         };
         if after == After::KeepAlive && !self.head_consumed {
             let end = self.intake.head_len + body_len(self.intake.framing);
-            self.client.stream.input.consume(end);
+            self.client.consume(end);
             self.head_consumed = true;
         }
         after

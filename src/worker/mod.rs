@@ -17,6 +17,7 @@ mod relay;
 mod reply;
 mod secure;
 pub mod state;
+mod streams;
 
 use std::io;
 use std::net::TcpListener;

@@ -13,7 +13,7 @@ use super::exchange::{Scene, Stop, Wait, cut, length};
 use crate::base::clock::Instant;
 use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
-use crate::listener::http1::Interrupt;
+use crate::listener::client::Interrupt;
 use crate::net::rt;
 use crate::telemetry::metrics::cells::{Cell, Route};
 use crate::telemetry::{EndedBy, Fault, Phase as RecordPhase, State};
@@ -65,12 +65,10 @@ fn client_framing(scene: &Scene<'_>, begun: &Begun) -> Framing {
     let decoded = begun.answer.coded().is_some_and(|coded| !coded.passes());
     match begun.head.framing {
         _ if matches!(begun.head.status, 204 | 304) => Framing::None,
-        _ if events && scene.intake.is_http10 => Framing::UntilClose,
-        _ if events => Framing::Chunked,
+        _ if events => scene.client.open_framing(scene.intake.is_http10),
         _ if begun.is_done() => Framing::Length(begun.out.len() as u64),
         Framing::Length(length) if !decoded => Framing::Length(length),
-        _ if scene.intake.is_http10 => Framing::UntilClose,
-        _ => Framing::Chunked,
+        _ => scene.client.open_framing(scene.intake.is_http10),
     }
 }
 
@@ -126,10 +124,12 @@ impl Relay<'_, '_> {
             if over && self.failure.is_none() && self.framing == Framing::Chunked {
                 last_chunk(&mut out, self.begun.decoder.trailers());
             }
-            if over && self.failure.is_none() && self.ends_connection() {
-                self.scene.client.stream.output.end_with_next();
+            let ends = over && self.failure.is_none();
+            if ends {
+                self.scene.client.set_trailers(self.begun.decoder.trailers());
+                self.scene.client.end_with_next(self.ends_connection());
             }
-            if !out.is_empty() {
+            if !out.is_empty() || (ends && self.scene.client.is_http2()) {
                 buffers.give(self.write(out).await?);
                 if self.scene.record.timings.written == Instant::NEVER {
                     self.scene.record.timings.written = self.scene.mark();
@@ -294,7 +294,7 @@ impl Relay<'_, '_> {
     async fn write(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>, Stop> {
         if self.begun.answer.events().is_some() {
             self.scene.worker.moderator.note();
-            match self.scene.client.write_now(&out).map_err(|interrupt| self.abandon(interrupt))? {
+            match self.scene.client.write_now(&mut out).map_err(|interrupt| self.abandon(interrupt))? {
                 None => return Ok(out),
                 Some(sent) => drop(out.drain(..sent)),
             }
@@ -334,7 +334,7 @@ impl Relay<'_, '_> {
         self.scene.fail(&cut().0, State::GatewayError);
         if self.framing == Framing::UntilClose {
             // To this client an orderly end would say that the answer is whole.
-            self.scene.client.stream.socket.reset();
+            self.scene.client.reset();
         }
         Stop::Cut(State::GatewayError)
     }
@@ -357,7 +357,7 @@ impl Relay<'_, '_> {
             let told = self.tell(&reject).await;
             if !told && self.framing == Framing::UntilClose {
                 // To this client an orderly end would say that the answer is whole.
-                self.scene.client.stream.socket.reset();
+                self.scene.client.reset();
             }
             return Err(Stop::Cut(state));
         }
@@ -379,7 +379,7 @@ impl Relay<'_, '_> {
 
     /// True if the answer is the last on its connection.
     fn ends_connection(&self) -> bool {
-        self.framing == Framing::UntilClose || !self.scene.keeps_alive()
+        (self.framing == Framing::UntilClose && !self.scene.client.is_http2()) || !self.scene.keeps_alive()
     }
 
     /// Says in the stream that it failed, if there is a stream and it stands between two events; neither a

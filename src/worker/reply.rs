@@ -5,12 +5,12 @@ use super::exchange::{Scene, Stop, write_until};
 use super::state::Worker;
 use crate::base::Dialect;
 use crate::base::reject::Reject;
-use crate::listener::http1::Client;
+use crate::listener::client::Client;
 use crate::telemetry::{EndedBy, State};
 use crate::upstream::http1::{AnswerHead, Content};
 use crate::wire;
 use crate::wire::coding;
-use crate::wire::http1::{Framing, end_head, write_content_length, write_header, write_status_line};
+use crate::wire::http1::{Framing, write_content_length, write_header};
 
 /// What our own answers are: for this caller, now, and what they say they are.
 const OWN: &[u8] = b"content-type: application/json\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\n";
@@ -19,7 +19,7 @@ impl Scene<'_> {
     /// Begins an answer in `out`: its head, for a body framed as `framing`.
     pub fn write_head(&mut self, out: &mut Vec<u8>, head: &AnswerHead, framing: Framing) {
         self.record.status = head.status;
-        write_status_line(out, head.status);
+        self.client.begin_head(out, head.status);
         out.extend_from_slice(&head.fields);
         if head.status >= 400 {
             out.extend_from_slice(b"x-ringway-error-origin: upstream\r\n");
@@ -47,12 +47,14 @@ impl Scene<'_> {
             out.extend_from_slice(lines);
         }
         self.promised = self.keeps_alive() && framing != Framing::UntilClose;
-        if !self.promised {
+        if self.client.is_http2() {
+            // Not a word about the connection: it is not this exchange's.
+        } else if !self.promised {
             out.extend_from_slice(b"connection: close\r\n");
         } else if self.intake.is_http10 {
             out.extend_from_slice(b"connection: keep-alive\r\n");
         }
-        end_head(out);
+        self.client.end_head(out);
     }
 
     /// Answers with `json`, which no provider was asked for.
@@ -62,7 +64,7 @@ impl Scene<'_> {
     pub async fn answer_ourselves(&mut self, json: Vec<u8>) -> Result<After, Stop> {
         self.record.status = 200;
         let mut out = Vec::with_capacity(384 + json.len());
-        write_status_line(&mut out, 200);
+        self.client.begin_head(&mut out, 200);
         out.extend_from_slice(OWN);
         self.worker.date.write(&self.worker.clock, &mut out);
         self.end_head(&mut out, Framing::Length(json.len() as u64));
@@ -79,7 +81,7 @@ impl Scene<'_> {
     pub async fn answer_preflight(&mut self) -> Result<After, Stop> {
         self.record.status = 204;
         let mut out = Vec::with_capacity(256 + self.intake.lines.len());
-        write_status_line(&mut out, 204);
+        self.client.begin_head(&mut out, 204);
         self.worker.date.write(&self.worker.clock, &mut out);
         self.end_head(&mut out, Framing::None);
         self.send_whole(out).await
@@ -87,9 +89,7 @@ impl Scene<'_> {
 
     async fn send_whole(&mut self, out: Vec<u8>) -> Result<After, Stop> {
         self.client.timer.set(self.write_until(self.worker.clock.now()));
-        if !self.keeps_alive() {
-            self.client.stream.output.end_with_next();
-        }
+        self.client.end_with_next(!self.keeps_alive());
         self.client.write(out).await.map_err(Stop::from)?;
         self.record.timings.written = self.mark();
         (self.record.state, self.record.ended_by) = (State::Complete, EndedBy::Completion);
@@ -113,7 +113,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>)
     let Refusal { reject, dialect, request_id, is_head, close, lines } = *refusal;
     let body = wire::error_body(dialect, reject);
     let mut out = Vec::with_capacity(384 + lines.len() + body.len());
-    write_status_line(&mut out, reject.status);
+    client.begin_head(&mut out, reject.status);
     out.extend_from_slice(OWN);
     worker.date.write(&worker.clock, &mut out);
     out.extend_from_slice(b"x-ringway-error-origin: ");
@@ -135,11 +135,11 @@ pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>)
     if let Some(lines) = &client.lines {
         out.extend_from_slice(lines);
     }
-    if close {
+    if close && !client.is_http2() {
         out.extend_from_slice(b"connection: close\r\n");
-        client.stream.output.end_with_next();
     }
-    end_head(&mut out);
+    client.end_head(&mut out);
+    client.end_with_next(close);
     if !is_head {
         out.extend_from_slice(&body);
     }

@@ -17,7 +17,8 @@ use super::reply::{Refusal, refuse};
 use super::state::Worker;
 use crate::config::HalfClose;
 use crate::listener::Entry;
-use crate::listener::http1::Client;
+use crate::listener::client::Client;
+use crate::listener::http1::Connection;
 use crate::listener::plain::{self, Advice};
 use crate::net::rt::CatchUnwind;
 use crate::net::stream::Stream;
@@ -94,7 +95,7 @@ async fn say_https(worker: &Rc<Worker>, stream: Stream, listener: usize) {
     let address = config.listeners[listener].address;
     let Advice { reject, dialect, is_head } = plain::speak_https(stream.input.bytes(), &worker.head_limits, address);
     let (id, lines) = (new_request_id(worker), cors::lines_of_unread(worker, stream.input.bytes()));
-    let mut client = Client::new(stream, worker.timers.timer(), HalfClose::Finish, 0);
+    let mut client = Client::http1(Connection::new(stream, HalfClose::Finish, 0), worker.timers.timer());
     let refusal = Refusal { reject: &reject, dialect, request_id: &id, is_head, close: true, lines: &lines };
     if refuse(worker, &mut client, &refusal).await == After::Linger {
         client.linger(worker.clock.now()).await;

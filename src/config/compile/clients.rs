@@ -1,4 +1,4 @@
-//! `[[listeners]]`, `[[keys]]` and `[client]`.
+//! `[[listeners]]`, `[[keys]]`, `[client]` and `[http2]`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,6 +17,7 @@ fn listener(mut listener: Section, has_keys: bool, seen: &mut HashMap<SocketAddr
     let text = listener.require("address", r#"IP address and port, "127.0.0.1:8080""#).and_then(|item| item.text());
     let access_item = listener.get("access");
     let access = listener.choice("access", &[("keys", false), ("open", true)]);
+    let http2 = listener.boolean("http2", true);
     let tls = listener.get("tls").map_or(Some(None), |item| tls::listener(item.section()?).map(Some));
     listener.finish();
     let text = text?;
@@ -29,7 +30,7 @@ fn listener(mut listener: Section, has_keys: bool, seen: &mut HashMap<SocketAddr
     if let (true, Some(first)) = (address.port() != 0, seen.insert(canonical, listener_path(&text))) {
         return text.wrong(&format!("is already the address of {first}"), "each listener needs an address of its own");
     }
-    let with = |open| Some(Listener { address, open, tls: tls? });
+    let with = |open| Some(Listener { address, open, http2, tls: tls? });
     let item = match (access_item, access) {
         // Said, but not a known word: reported by now.
         (Some(_), None) => return None,
@@ -94,6 +95,18 @@ fn key_models(list: &Item, known: Option<&HashSet<&str>>) -> Option<Option<Vec<S
         text.undefined(known.into_iter().flatten().copied())
     })?;
     Some(if names.iter().any(|name| name == "*") { None } else { Some(names) })
+}
+
+pub(super) fn http2(mut http2: Section) -> Http2 {
+    let read = Http2 {
+        streams_max: http2.whole("streams_max", Http2Schema::STREAMS_MAX) as u32,
+        stream_window: http2.size("stream_window", Http2Schema::STREAM_WINDOW) as u32,
+        connection_window: http2.size("connection_window", Http2Schema::CONNECTION_WINDOW) as u32,
+        control_frames_max: http2.whole("control_frames_max", Http2Schema::CONTROL_FRAMES_MAX) as u32,
+        ping: http2.duration("ping", Http2Schema::PING),
+    };
+    http2.finish();
+    read
 }
 
 pub(super) fn client(mut client: Section) -> ClientTimers {

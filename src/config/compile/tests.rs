@@ -210,7 +210,7 @@ headers_max = 0
   1:9    cores  "0-9" names CPUs that this process may not run on: 4-7,9
                           "auto", or some of 0-3,8
   2:1    usage  is not a known field
-                          allowed: access_log, admin, client, cores, cors, keys, limits, listeners, log, models, pool, providers, resolver, ring, timers, trace
+                          allowed: access_log, admin, client, cores, cors, http2, keys, limits, listeners, log, models, pool, providers, resolver, ring, timers, trace
   4:10   ring.driver  "defered" is not known here
                           allowed: auto, cooperative, deferred, epoll, plain. Did you mean "deferred"?
   5:11   ring.entries  1000 is not a power of two
@@ -218,7 +218,7 @@ headers_max = 0
   7:11   listeners[0].address  "0.0.0.0:8080" is not a loopback address, and there are no [[keys]]
                           add [[keys]], listen on 127.0.0.1, or say access = "open"
   8:1    listeners[0].acces  is not a known field
-                          allowed: access, address, tls. Did you mean "access"?
+                          allowed: access, address, http2, tls. Did you mean "access"?
   10:11  listeners[1].address  "localhost:8080" is not an address
                           IP address and port: "127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"
   14:7   providers[0].endpoints[0].url  has a user name; the provider's key belongs into `key`

@@ -15,6 +15,9 @@ pub struct ListenerSchema {
     /// Whether requests need a key here. Default: `keys`; without any keys `open`, which is allowed unsaid on
     /// loopback only.
     pub access: Option<AccessSchema>,
+    /// Whether HTTP/2 is spoken here too, where clients ask for it: by ALPN, or with prior knowledge. Default true.
+    #[schemars(extend("default" = true))]
+    pub http2: Option<bool>,
     /// Speaks HTTPS here. Default: HTTP in the clear.
     pub tls: Option<ListenerTlsSchema>,
 }
@@ -109,6 +112,42 @@ impl ClientSchema {
     pub const DRAIN: Bound<Duration> = ms(1, 25 * SECOND, HOUR);
     /// See the field.
     pub const DRAIN_DELAY: Bound<Duration> = ms(0, 0, HOUR);
+}
+
+/// Clients that send many requests at once over one connection.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "Http2")]
+pub struct Http2Schema {
+    /// Requests under way at once on one connection: 1 to 1000. Default 100.
+    #[schemars(range(min = Http2Schema::STREAMS_MAX.min, max = Http2Schema::STREAMS_MAX.max), extend("default" = 100))]
+    pub streams_max: Option<u32>,
+    /// What a client may send of one request's body before it is asked for: 64KiB to 16MiB. Default 1MiB.
+    #[schemars(extend("default" = "1MiB"))]
+    pub stream_window: Option<ByteSize>,
+    /// What it may send of all of them together, which bounds what one connection can hold: 64KiB to 1GiB. Default 16MiB.
+    #[schemars(extend("default" = "16MiB"))]
+    pub connection_window: Option<ByteSize>,
+    /// Frames that make work and carry nothing (PING, SETTINGS, RST_STREAM, PRIORITY, empty and unknown ones), at once and
+    /// again each ten seconds; more end the connection: 10 to 1000000. Default 1000.
+    #[schemars(range(min = Http2Schema::CONTROL_FRAMES_MAX.min, max = Http2Schema::CONTROL_FRAMES_MAX.max), extend("default" = 1000))]
+    pub control_frames_max: Option<u32>,
+    /// With requests under way, a client that is silent for this long is sent a PING, and given up after as long again:
+    /// 0ms to 1h; 0ms sends none. Default 30s.
+    #[schemars(extend("default" = "30s"))]
+    pub ping: Option<HumanDuration>,
+}
+
+impl Http2Schema {
+    /// See the field.
+    pub const STREAMS_MAX: Bound<u64> = between(1, 100, 1000);
+    /// See the field.
+    pub const STREAM_WINDOW: Bound<u64> = between(64 << 10, 1 << 20, 16 << 20);
+    /// See the field.
+    pub const CONNECTION_WINDOW: Bound<u64> = between(64 << 10, 16 << 20, 1 << 30);
+    /// See the field.
+    pub const CONTROL_FRAMES_MAX: Bound<u64> = between(10, 1000, 1_000_000);
+    /// See the field.
+    pub const PING: Bound<Duration> = ms(0, 30 * SECOND, HOUR);
 }
 
 /// What a client's half-close means.

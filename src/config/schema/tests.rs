@@ -16,6 +16,11 @@ const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("timers", "first_token", ["1ms", "24h", "0ms", "86400001ms"]),
     ("timers", "between_tokens", ["1ms", "24h", "0ms", "86400001ms"]),
     ("timers", "total", ["1ms", "24h", "0ms", "86400001ms"]),
+    ("http2", "streams_max", ["1", "1000", "0", "1001"]),
+    ("http2", "stream_window", ["64KiB", "16MiB", "65535", "16777217"]),
+    ("http2", "connection_window", ["64KiB", "1GiB", "65535", "1073741825"]),
+    ("http2", "control_frames_max", ["10", "1000000", "9", "1000001"]),
+    ("http2", "ping", ["0ms", "1h", "", "3600001ms"]),
     ("limits", "head_bytes_max", ["1KiB", "1MiB", "1023", "1048577"]),
     ("limits", "headers_max", ["8", "128", "7", "129"]),
     ("limits", "target_bytes_max", ["64B", "64KiB", "63", "65537"]),
@@ -85,7 +90,7 @@ fn every_bounded_field_is_in_the_table_and_documented_with_its_bounds() {
     let schema = schema();
     let mut listed: Vec<String> = BOUNDS.iter().map(|(section, field, _)| format!("{section}.{field}")).collect();
     let mut described = Vec::new();
-    for section in ["ring", "timers", "limits", "client", "cors", "pool", "admin", "resolver", "access_log"] {
+    for section in ["ring", "timers", "limits", "client", "http2", "cors", "pool", "admin", "resolver", "access_log"] {
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
             let unbounded = ["driver", "half_close", "address", "access", "method", "servers", "path", "compress"];
             let is_bounded = !unbounded.contains(&field.as_str());
@@ -118,6 +123,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         timers = { x_x = 1 }
         limits = { x_x = 1 }
         client = { x_x = 1 }
+        http2 = { x_x = 1 }
         pool = { x_x = 1 }
         admin = { x_x = 1 }
         cors = { x_x = 1 }
@@ -146,6 +152,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         ("timers.", "/definitions/Timers"),
         ("limits.", "/definitions/Limits"),
         ("client.", "/definitions/Client"),
+        ("http2.", "/definitions/Http2"),
         ("pool.", "/definitions/Pool"),
         ("admin.", "/definitions/Admin"),
         ("cors.", "/definitions/Cors"),
@@ -167,7 +174,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
 
     // The defaults that editors are shown, written out, change nothing.
     let mut written = String::from(OPEN);
-    for section in ["ring", "timers", "limits", "client", "pool", "admin", "resolver", "log", "trace"] {
+    for section in ["ring", "timers", "limits", "client", "http2", "pool", "admin", "resolver", "log", "trace"] {
         written += &format!("[{section}]\n");
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
             if field == "address" {
@@ -186,7 +193,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
     let (written, silent) = (sound(&written), sound(&format!("{OPEN}[admin]\naddress = \"127.0.0.1:0\"\n")));
     assert_eq!(written.admin, silent.admin);
     assert_eq!((written.ring, written.limits), (silent.ring, silent.limits));
-    assert_eq!((written.client, written.pool), (silent.client, silent.pool));
+    assert_eq!((written.client, written.http2, written.pool), (silent.client, silent.http2, silent.pool));
     assert_eq!(written.resolver, silent.resolver);
     assert_eq!((written.log, written.trace_start), (silent.log, silent.trace_start));
     assert_eq!(written.models[0].timers, silent.models[0].timers);

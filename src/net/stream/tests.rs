@@ -24,6 +24,7 @@ fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let options = ServerOptions {
         certificates: &[KeyPair { chain: chain.as_bytes(), key: key.as_bytes() }],
         version: Version::Tls12,
+        http2: false,
         groups: &[tls::Group::X25519],
         client_auth: None,
         tickets: &Tickets::new(Duration::from_secs(3600)).unwrap(),

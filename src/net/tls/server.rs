@@ -14,6 +14,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 pub use super::tickets::Tickets;
 pub use rustls::ServerConfig;
 
+use super::PROTOCOLS;
 use super::client::{broken, certificates, private_key};
 use crate::base::clock::UnixTime;
 
@@ -22,10 +23,6 @@ use crate::base::clock::UnixTime;
 /// connections at once may ask for more (RFC 9149).
 const TICKETS: usize = 1;
 const TICKETS_MAX: usize = 4;
-
-/// What HTTP clients offer and we speak. A client that offers none of these is refused (RFC 7301); one that offers
-/// nothing is taken to speak HTTP/1.1.
-const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
 /// A version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +84,8 @@ pub struct ServerOptions<'a> {
     pub certificates: &'a [KeyPair<'a>],
     /// The lowest version spoken.
     pub version: Version,
+    /// True if HTTP/2 is spoken too.
+    pub http2: bool,
     /// Groups, best first.
     pub groups: &'a [Group],
     /// Who clients must be; `None` asks for nothing.
@@ -147,7 +146,9 @@ pub fn server_config(options: &ServerOptions<'_>, now: UnixTime) -> Result<Arc<S
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Shown::new(shown)));
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // A client that offers none of these is refused (RFC 7301); one that offers nothing is taken to speak HTTP/1.1.
+    let spoken = if options.http2 { &PROTOCOLS[..] } else { &PROTOCOLS[1..] };
+    config.alpn_protocols = spoken.iter().map(|protocol| protocol.to_vec()).collect();
     config.ticketer = options.tickets.0.clone();
     // Clients of TLS 1.2 without tickets are rare; a store of their sessions would be a lock for all workers.
     config.session_storage = Arc::new(NoServerSessionStorage {});

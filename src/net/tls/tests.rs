@@ -62,6 +62,7 @@ fn server_with(pairs: &[&Pair], change: impl FnOnce(&mut ServerOptions<'_>)) -> 
     let mut options = ServerOptions {
         certificates: &certificates,
         version: Version::Tls12,
+        http2: false,
         groups: &ALL_GROUPS,
         client_auth: None,
         tickets: &tickets,
@@ -220,6 +221,7 @@ fn a_session_goes_on_wherever_its_tickets_are_known() {
         let options = ServerOptions {
             certificates: &[pair.of()],
             version: Version::Tls12,
+            http2: false,
             groups: &ALL_GROUPS,
             client_auth: None,
             tickets,
@@ -294,6 +296,7 @@ fn clients_show_a_certificate_where_they_must() {
         let options = ServerOptions {
             certificates: &certificates,
             version: Version::Tls12,
+            http2: false,
             groups: &ALL_GROUPS,
             client_auth: Some(client_auth),
             tickets: &tickets,
@@ -463,6 +466,7 @@ fn a_certificate_that_is_revoked_lets_nobody_in() {
     let options = ServerOptions {
         certificates: &certificates,
         version: Version::Tls12,
+        http2: false,
         groups: &ALL_GROUPS,
         client_auth: Some(ClientAuth {
             authorities: ours.pem.as_bytes(),

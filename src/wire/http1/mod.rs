@@ -113,11 +113,11 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    const fn new(status: u16, reason: &'static str) -> Malformed {
+    pub(in crate::wire) const fn new(status: u16, reason: &'static str) -> Malformed {
         Malformed { status, reason }
     }
 
-    const fn bad(reason: &'static str) -> Malformed {
+    pub(in crate::wire) const fn bad(reason: &'static str) -> Malformed {
         Malformed::new(400, reason)
     }
 

@@ -1,0 +1,357 @@
+//! One client connection that carries many exchanges at once: HTTP/2 (RFC 9113), by the `h2` library.
+//!
+//! The library knows compression, flow control and the states of streams; it never sees the socket. What it reads has
+//! come, and passes a [`Census`] of frames that carry nothing; what it writes is gathered and leaves when the turn's
+//! streams have had their say, in one write. Each new stream is handed out at once, to be served by a task of its own
+//! ([`Stream`]).
+
+mod stream;
+
+pub use stream::{Piece, Stream, UNSENT_BYTES_MAX};
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use h2::server::{Builder, Connection};
+use h2::{Ping, PingPong, Reason};
+
+use crate::base::clock::{Clock, Instant};
+use crate::net::buf::Buffers;
+use crate::net::duplex::{Duplex, Outbox, Sentry};
+use crate::net::stream::Output;
+use crate::net::timer::Timer;
+use crate::wire::http2::Census;
+
+/// How long a connection may take to end once it has nothing under way.
+const LINGER: Duration = Duration::from_secs(2);
+/// Frames may be this long; what every peer must take (RFC 9113 §4.2), and enough.
+const FRAME_BYTES_MAX: u32 = 16 << 10;
+/// Streams that we have reset and of which frames may still be under way.
+const RESET_FOR: Duration = Duration::from_secs(5);
+
+/// What a connection is allowed, and how long it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Streams that may be open at once.
+    pub streams_max: u32,
+    /// What may come of one request's body before it is asked for, in bytes.
+    pub stream_window: u32,
+    /// What may come of all together.
+    pub connection_window: u32,
+    /// Names, values and 32 bytes for each field of a head.
+    pub head_bytes_max: u32,
+    /// Frames that carry nothing, at once; as many again each ten seconds.
+    pub control_frames_max: u32,
+    /// From the connection to its preface.
+    pub preface: Duration,
+    /// Without any stream it is closed after this.
+    pub keep_alive: Duration,
+    /// With streams, a client that is silent for so long is asked whether it is there, and given up after as long again.
+    pub ping: Duration,
+    /// Requests before it is closed.
+    pub requests_max: u32,
+}
+
+/// How far the gateway is with ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// It is not.
+    Not,
+    /// What is under way goes on; nothing else is to begin.
+    Begun,
+    /// Whoever has nothing under way goes.
+    IdleOver,
+}
+
+/// Why a connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its client has closed it, or it was closed with nothing under way.
+    Done,
+    /// Its client broke the protocol, or the connection broke.
+    Failed,
+    /// Its client did not answer, or did not begin.
+    Silent,
+}
+
+/// Counts frames on their way in.
+struct Watch {
+    census: Census,
+    clock: Clock,
+    /// Bytes have come since this was last set to false.
+    heard: Rc<std::cell::Cell<bool>>,
+}
+
+impl Sentry for Watch {
+    fn see(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.heard.set(true);
+        self.census.see(bytes, || self.clock.now()).map_err(io::Error::other)
+    }
+}
+
+/// Serves the connection of `stream` until it ends: `accept` is given each request, `ending` asked whenever the task is
+/// woken.
+pub async fn serve(
+    stream: crate::net::stream::Stream,
+    terms: &Terms,
+    buffers: &Rc<Buffers>,
+    clock: &Clock,
+    timer: Timer,
+    ending: impl Fn() -> Ending,
+    accept: impl FnMut(Stream),
+) -> Ended {
+    let crate::net::stream::Stream { mut input, mut output, socket } = stream;
+    input.expect_events(true);
+    let input = Rc::new(RefCell::new(input));
+    let out = Rc::new(Outbox::new(buffers.clone()));
+    let heard = Rc::new(std::cell::Cell::new(false));
+    let watch =
+        Watch { census: Census::of_client(terms.control_frames_max), clock: clock.clone(), heard: heard.clone() };
+    let duplex = Duplex::new(input.clone(), out.clone(), watch);
+    let work = async {
+        timer.set(clock.now() + terms.preface);
+        let mut handshake = pin!(builder(terms).handshake::<_, Piece>(duplex));
+        let shaken = poll_fn(|cx| match handshake.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map_err(|_| Ended::Failed)),
+            Poll::Pending if timer.poll_expired(cx) || ending() == Ending::IdleOver => Poll::Ready(Err(Ended::Silent)),
+            Poll::Pending => Poll::Pending,
+        });
+        match shaken.await {
+            Err(ended) => ended,
+            Ok(connection) => {
+                let mut host = Host::new(connection, terms, clock, &timer, buffers, ending, accept, heard);
+                poll_fn(|cx| host.poll(cx)).await
+            }
+        }
+    };
+    let ended = drive(pin!(work), &out, &mut output, buffers).await;
+    // The last words must not be overtaken by a reset, which follows where bytes are unread.
+    output.speak(true);
+    socket.finish();
+    if ended != Ended::Silent {
+        timer.set(clock.now() + LINGER);
+        timer.keep();
+        poll_fn(|cx| {
+            let mut input = input.borrow_mut();
+            loop {
+                let waiting = input.bytes().len();
+                input.consume(waiting);
+                match input.poll_fill(cx) {
+                    Poll::Ready(Ok(true)) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+    }
+    ended
+}
+
+fn builder(terms: &Terms) -> Builder {
+    let streams = terms.streams_max as usize;
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(terms.streams_max)
+        .initial_window_size(terms.stream_window)
+        .initial_connection_window_size(terms.connection_window)
+        .max_header_list_size(terms.head_bytes_max)
+        .max_frame_size(FRAME_BYTES_MAX)
+        // What was reset by either side is remembered for a while, for frames that cross; never more than are open.
+        .max_concurrent_reset_streams(streams)
+        .max_pending_accept_reset_streams(streams)
+        .max_local_error_reset_streams(Some(10 * streams))
+        .reset_stream_duration(RESET_FOR)
+        .max_send_buffer_size(UNSENT_BYTES_MAX);
+    builder
+}
+
+/// Does `work` and sends what it gathers, until the work is done and all is sent.
+async fn drive(
+    mut work: Pin<&mut impl Future<Output = Ended>>,
+    out: &Outbox,
+    output: &mut Output,
+    buffers: &Buffers,
+) -> Ended {
+    let mut done = None;
+    loop {
+        poll_fn(|cx| {
+            if done.is_none()
+                && let Poll::Ready(ended) = work.as_mut().poll(cx)
+            {
+                done = Some(ended);
+            }
+            if done.is_some() || !out.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let mut bytes = out.take();
+        if let (true, Some(ended)) = (bytes.is_empty(), done) {
+            return ended;
+        }
+        match output.write_now(&bytes) {
+            Ok(None) => {
+                buffers.give(bytes);
+                continue;
+            }
+            Ok(Some(sent)) => drop(bytes.drain(..sent)),
+            Err(_) => {
+                out.fail();
+                continue;
+            }
+        }
+        // The client is slow. Meanwhile its streams go on, as far as there is room to gather.
+        let mut write = pin!(output.write(bytes));
+        let result = poll_fn(|cx| {
+            if let Poll::Ready((result, bytes)) = write.as_mut().poll(cx) {
+                buffers.give(bytes);
+                return Poll::Ready(result);
+            }
+            if done.is_none()
+                && let Poll::Ready(ended) = work.as_mut().poll(cx)
+            {
+                done = Some(ended);
+            }
+            match done {
+                // Nobody is there to take it.
+                Some(Ended::Silent | Ended::Failed) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        if result.is_err() {
+            out.fail();
+            if let Some(ended) = done {
+                return ended;
+            }
+        }
+    }
+}
+
+/// What becomes of a connection once it is open.
+struct Host<'a, E, A> {
+    connection: Connection<Duplex<Watch>, Piece>,
+    pings: Option<PingPong>,
+    terms: &'a Terms,
+    clock: &'a Clock,
+    timer: &'a Timer,
+    buffers: &'a Rc<Buffers>,
+    ending: E,
+    accept: A,
+    heard: Rc<std::cell::Cell<bool>>,
+    requests: u32,
+    /// True if it had streams when the timer was set.
+    busy: Option<bool>,
+    /// True once it was told that nothing more is served.
+    leaving: bool,
+    /// A ping has not been answered yet.
+    asked: bool,
+}
+
+impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        mut connection: Connection<Duplex<Watch>, Piece>,
+        terms: &'a Terms,
+        clock: &'a Clock,
+        timer: &'a Timer,
+        buffers: &'a Rc<Buffers>,
+        ending: E,
+        accept: A,
+        heard: Rc<std::cell::Cell<bool>>,
+    ) -> Host<'a, E, A> {
+        let pings = connection.ping_pong();
+        Host {
+            connection,
+            pings,
+            terms,
+            clock,
+            timer,
+            buffers,
+            ending,
+            accept,
+            heard,
+            requests: 0,
+            busy: None,
+            leaving: false,
+            asked: false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let ending = (self.ending)();
+        if !self.leaving && (ending != Ending::Not || self.requests >= self.terms.requests_max) {
+            self.leaving = true;
+            self.connection.graceful_shutdown();
+        }
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.requests += 1;
+                    (self.accept)(Stream::new(request, respond, self.buffers));
+                    if self.requests == self.terms.requests_max && !self.leaving {
+                        self.leaving = true;
+                        self.connection.graceful_shutdown();
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Ended::Failed),
+                Poll::Ready(None) => return Poll::Ready(Ended::Done),
+                Poll::Pending => break,
+            }
+        }
+        let busy = self.connection.has_streams();
+        if self.busy != Some(busy) {
+            self.busy = Some(busy);
+            self.wait(busy);
+        }
+        if !busy && ending == Ending::IdleOver {
+            return self.leave(cx);
+        }
+        if let Some(pings) = self.pings.as_mut().filter(|_| self.asked)
+            && pings.poll_pong(cx).is_ready()
+        {
+            self.asked = false;
+        }
+        while self.timer.poll_expired(cx) {
+            if !busy {
+                return self.leave(cx);
+            }
+            let heard = self.heard.replace(false);
+            if !heard && self.asked {
+                return Poll::Ready(Ended::Silent);
+            }
+            if !heard && let Some(pings) = &mut self.pings {
+                self.asked = pings.send_ping(Ping::opaque()).is_ok();
+                // It goes out with this turn.
+                let _ = self.connection.poll_closed(cx);
+            }
+            self.wait(true);
+        }
+        Poll::Pending
+    }
+
+    /// Sets the timer for what is waited for now.
+    fn wait(&mut self, busy: bool) {
+        let now = self.clock.now();
+        let until = match busy {
+            true if self.terms.ping.is_zero() => Instant::NEVER,
+            true => now + self.terms.ping,
+            false if self.leaving => now + LINGER,
+            false => now + self.terms.keep_alive,
+        };
+        self.timer.set(until);
+    }
+
+    /// Says that nothing more is served, with nothing under way.
+    fn leave(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        // It is gathered at once; the connection's own end waits for nothing.
+        let _ = self.connection.poll_closed(cx);
+        Poll::Ready(Ended::Done)
+    }
+}

@@ -1,0 +1,331 @@
+//! One request and its answer among the streams of a connection.
+//!
+//! The request is held as bytes: its head as HTTP/1.1 has it, then what has come of its body. What was asked for by
+//! [`Stream::poll_fill`] is given back to the client's window when more is asked for: who does not read on holds its own
+//! client up, and nobody else's.
+//!
+//! The answer is handed to the connection piece by piece; the connection sends what the client's windows allow. While
+//! more than [`UNSENT_BYTES_MAX`] of it have not left, no more is taken, so that a client that does not read holds up its
+//! own provider alone.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::super::client::Interrupt;
+use crate::base::clock::Instant;
+use crate::net::buf::Buffers;
+use crate::net::timer::Timer;
+use crate::wire::http1::{Framing, Malformed};
+use crate::wire::http2::{NOT_ONE_HEAD, OTHER_LENGTH, Pseudo, fields, write_request};
+
+/// What of one answer may wait for its client, in bytes, before no more is taken; a piece beyond it may be under way.
+pub const UNSENT_BYTES_MAX: usize = 64 << 10;
+/// How long a client has to take what was written last.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// One stream.
+pub struct Stream {
+    request: Vec<u8>,
+    at: usize,
+    body: RecvStream,
+    /// Bytes of the body that were taken and not yet given back to the client's window.
+    taken: usize,
+    /// True once all of the request has come.
+    received: bool,
+    /// Why the head was refused.
+    fault: Option<Malformed>,
+    /// True if no body was announced.
+    bodiless: bool,
+    respond: SendResponse<Piece>,
+    /// There once the head of the answer was handed over.
+    send: Option<SendStream<Piece>>,
+    /// True once its end was.
+    over: bool,
+    status: StatusCode,
+    /// Length of the head at the front of the next write.
+    head: Option<usize>,
+    /// True if the next write is the last.
+    last: bool,
+    trailers: Option<HeaderMap>,
+    home: Rc<Home>,
+}
+
+/// Where the pieces of one answer come back to once they have left.
+struct Home {
+    unsent: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+    buffers: Rc<Buffers>,
+}
+
+/// A part of an answer on its way out.
+pub struct Piece {
+    bytes: Vec<u8>,
+    at: usize,
+    home: Rc<Home>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.at += n;
+        assert!(self.at <= self.bytes.len(), "no further than its end");
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let home = &self.home;
+        home.unsent.set(home.unsent.get() - self.bytes.len());
+        home.buffers.give(std::mem::take(&mut self.bytes));
+        if let Some(waker) = home.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Stream {
+    /// Takes a request over.
+    pub(super) fn new(
+        request: http::Request<RecvStream>,
+        respond: SendResponse<Piece>,
+        buffers: &Rc<Buffers>,
+    ) -> Stream {
+        let (parts, body) = request.into_parts();
+        let ended = body.is_end_stream();
+        let mut head = buffers.take_little();
+        let pseudo = Pseudo {
+            method: parts.method.as_str(),
+            scheme: parts.uri.scheme_str(),
+            authority: parts.uri.authority().map(http::uri::Authority::as_str),
+            path: parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str),
+        };
+        let lines = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let fault = write_request(&mut head, &pseudo, lines, ended).err();
+        if fault.is_some() {
+            head.clear();
+        }
+        Stream {
+            request: head,
+            at: 0,
+            body,
+            taken: 0,
+            received: ended,
+            fault,
+            bodiless: ended,
+            respond,
+            send: None,
+            over: false,
+            status: StatusCode::OK,
+            head: None,
+            last: false,
+            trailers: None,
+            home: Rc::new(Home { unsent: Cell::new(0), waiting: RefCell::default(), buffers: buffers.clone() }),
+        }
+    }
+
+    pub(in super::super) fn bytes(&self) -> &[u8] {
+        &self.request[self.at..]
+    }
+
+    pub(in super::super) fn consume(&mut self, n: usize) {
+        self.at += n;
+        debug_assert!(self.at <= self.request.len());
+        if self.at >= self.request.len() {
+            self.home.buffers.give(std::mem::take(&mut self.request));
+            self.at = 0;
+        }
+    }
+
+    pub(in super::super) fn reserve(&mut self, more: usize) {
+        self.request.reserve(more);
+    }
+
+    /// Why there is no head.
+    pub(in super::super) fn fault(&self) -> Malformed {
+        self.fault.unwrap_or(NOT_ONE_HEAD)
+    }
+
+    /// How the body ends, by what its head as HTTP/1.1 says.
+    pub(in super::super) fn framing(&self, written: Framing) -> Result<Framing, Malformed> {
+        match written {
+            Framing::Chunked => Ok(Framing::UntilClose),
+            Framing::Length(1..) if self.bodiless => Err(OTHER_LENGTH),
+            framing => Ok(framing),
+        }
+    }
+
+    /// More of the body: false at its end, now and ever after.
+    pub(in super::super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.received {
+            return Poll::Ready(Ok(false));
+        }
+        let taken = std::mem::take(&mut self.taken);
+        if taken > 0 {
+            self.body.flow_control().release_capacity(taken).map_err(io::Error::other)?;
+        }
+        loop {
+            match ready!(self.body.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    self.taken = data.len();
+                    if self.at > 0 && self.request.len() + data.len() > self.request.capacity() {
+                        self.request.drain(..self.at);
+                        self.at = 0;
+                    }
+                    self.request.extend_from_slice(&data);
+                    return Poll::Ready(Ok(true));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => {
+                    self.received = true;
+                    return Poll::Ready(Ok(false));
+                }
+            }
+        }
+    }
+
+    /// Ready once the client has given the stream up, its connection has ended, or `timer` has run out.
+    pub(in super::super) fn poll_interrupt(&mut self, timer: &Timer, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        if timer.poll_expired(cx) {
+            return Poll::Ready(Interrupt::Deadline);
+        }
+        let reset = match &mut self.send {
+            None => self.respond.poll_reset(cx),
+            Some(send) => send.poll_reset(cx),
+        };
+        reset.map(|_| Interrupt::ClientGone)
+    }
+
+    pub(in super::super) fn say_continue(&mut self) -> Result<(), Interrupt> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::CONTINUE;
+        self.respond.send_informational(response).map_err(|_| Interrupt::ClientGone)
+    }
+
+    pub(in super::super) fn begin_head(&mut self, status: u16) {
+        self.status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    }
+
+    pub(in super::super) fn end_head(&mut self, len: usize) {
+        self.head = Some(len);
+    }
+
+    pub(in super::super) fn end_with_next(&mut self) {
+        self.last = true;
+    }
+
+    pub(in super::super) fn set_trailers(&mut self, lines: &[u8]) {
+        if !lines.is_empty() {
+            self.trailers = Some(headers(lines));
+        }
+    }
+
+    /// True if another piece is taken.
+    pub(in super::super) fn has_room(&self) -> bool {
+        self.home.unsent.get() < UNSENT_BYTES_MAX
+    }
+
+    /// Ready once another piece is taken.
+    pub(in super::super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_unsent(UNSENT_BYTES_MAX - 1, cx)
+    }
+
+    fn poll_unsent(&self, max: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if self.home.unsent.get() <= max {
+            return Poll::Ready(());
+        }
+        *self.home.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Hands `bytes` to the connection: a head if one was ended in them, then a part of the body.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(in super::super) fn send(&mut self, bytes: Vec<u8>) -> Result<(), Interrupt> {
+        let head = self.head.take().unwrap_or(0);
+        let trailers = self.trailers.take_if(|_| self.last);
+        let has_body = bytes.len() > head;
+        let ends = self.last && trailers.is_none();
+        if self.send.is_none() {
+            let mut response = Response::new(());
+            *response.status_mut() = self.status;
+            *response.headers_mut() = headers(&bytes[..head]);
+            self.over = ends && !has_body;
+            self.send = Some(self.respond.send_response(response, self.over).map_err(|_| Interrupt::ClientGone)?);
+        }
+        let Some(send) = self.send.as_mut().filter(|_| !self.over) else {
+            self.home.buffers.give(bytes);
+            return Ok(());
+        };
+        if has_body || ends {
+            self.home.unsent.set(self.home.unsent.get() + bytes.len());
+            let piece = Piece { bytes, at: head, home: self.home.clone() };
+            send.send_data(piece, ends).map_err(|_| Interrupt::ClientGone)?;
+        }
+        if let Some(trailers) = trailers {
+            send.send_trailers(trailers).map_err(|_| Interrupt::ClientGone)?;
+        }
+        self.over = self.last;
+        Ok(())
+    }
+
+    /// Gives the stream up.
+    pub(in super::super) fn reset(&mut self) {
+        self.respond.send_reset(Reason::INTERNAL_ERROR);
+    }
+
+    /// Waits until all that was handed over has left, or `until`; what has not left then is given up.
+    pub(in super::super) async fn settle(&mut self, timer: &Timer, until: Instant) {
+        if self.home.unsent.get() == 0 {
+            return;
+        }
+        timer.set(until);
+        let left = std::future::poll_fn(|cx| match self.poll_unsent(0, cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => self.poll_interrupt(timer, cx).map(|_| false),
+        })
+        .await;
+        if !left {
+            self.reset();
+        }
+    }
+
+    /// Lets what was handed over leave; then, if the answer was not ended, says so.
+    pub(in super::super) async fn linger(&mut self, timer: &Timer, now: Instant) {
+        timer.set(now + LINGER);
+        timer.keep();
+        self.settle(timer, now + LINGER).await;
+        if !self.over {
+            self.reset();
+        }
+    }
+}
+
+/// Whole field lines as the library takes them.
+fn headers(lines: &[u8]) -> HeaderMap {
+    let shared = Bytes::copy_from_slice(lines);
+    let mut map = HeaderMap::with_capacity(24);
+    for (name, value) in fields(&shared) {
+        // Written by us, or taken from a head that was read.
+        let Ok(name) = HeaderName::from_bytes(name) else { continue };
+        let Ok(value) = HeaderValue::from_maybe_shared(shared.slice_ref(value)) else { continue };
+        map.append(name, value);
+    }
+    map
+}

@@ -1,0 +1,111 @@
+//! Counts the frames that make work and carry nothing.
+//!
+//! The library acknowledges every PING and SETTINGS, and passes over empty, unknown and PRIORITY frames, without a
+//! limit: each costs the peer a few bytes and us a look, or an answer. A bucket is therefore drained by one for each of
+//! them and refilled with time. What carries something (HEADERS, DATA with content) is bounded elsewhere: by streams and
+//! by flow control.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::PREFACE;
+use crate::base::clock::Instant;
+
+const HEADER_BYTES: usize = 9;
+
+/// A bucket that was emptied is full again after this.
+const REFILL: Duration = Duration::from_secs(10);
+
+/// A peer that has sent more frames to no purpose than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flood;
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("more frames came that carry nothing than are allowed (RFC 9113 §10.5)")
+    }
+}
+
+impl std::error::Error for Flood {}
+
+/// Follows one direction of a connection from frame to frame.
+#[derive(Debug, Clone)]
+pub struct Census {
+    /// Bytes to pass over before the next header: of a payload, or of the client's preface.
+    skip: usize,
+    header: [u8; HEADER_BYTES],
+    have: usize,
+    max: u32,
+    left: u32,
+    /// When the bucket was last refilled.
+    filled: Option<Instant>,
+}
+
+impl Census {
+    /// Of a client's frames, with its preface still to come; `max` empty ones at once, and as many each ten seconds.
+    pub fn of_client(max: u32) -> Census {
+        Census { skip: PREFACE.len(), ..Census::of_server(max) }
+    }
+
+    /// Of a server's frames.
+    pub fn of_server(max: u32) -> Census {
+        Census { skip: 0, header: [0; HEADER_BYTES], have: 0, max, left: max, filled: None }
+    }
+
+    /// Looks at the next bytes of the connection, cut anywhere.
+    ///
+    /// # Errors
+    /// [`Flood`], once the bucket is empty and another such frame has begun. Nothing more can be seen then.
+    pub fn see(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
+        loop {
+            let passed = self.skip.min(bytes.len());
+            self.skip -= passed;
+            bytes = &bytes[passed..];
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let part = (HEADER_BYTES - self.have).min(bytes.len());
+            self.header[self.have..self.have + part].copy_from_slice(&bytes[..part]);
+            self.have += part;
+            bytes = &bytes[part..];
+            if self.have == HEADER_BYTES {
+                self.have = 0;
+                self.frame(&now)?;
+            }
+        }
+    }
+
+    /// A whole header has come.
+    fn frame(&mut self, now: &impl Fn() -> Instant) -> Result<(), Flood> {
+        const END_STREAM: u8 = 1;
+        const ACK: u8 = 1;
+        let [high, middle, low, kind, flags, ..] = self.header;
+        self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let counts = match kind {
+            // DATA: nothing in it, and not the end either.
+            0 => self.skip == 0 && flags & END_STREAM == 0,
+            // HEADERS, PUSH_PROMISE, WINDOW_UPDATE.
+            1 | 5 | 8 => false,
+            // SETTINGS, PING: an acknowledgement answers one of ours.
+            4 | 6 => flags & ACK == 0,
+            // CONTINUATION with something in it; the library counts those of one head.
+            9 => self.skip == 0,
+            // GOAWAY.
+            7 => false,
+            // PRIORITY, RST_STREAM, and whatever else there may be.
+            _ => true,
+        };
+        if counts { self.spend(now()) } else { Ok(()) }
+    }
+
+    fn spend(&mut self, now: Instant) -> Result<(), Flood> {
+        let since = self.filled.map_or(Duration::ZERO, |filled| now - filled);
+        let refilled = (since.as_nanos() * u128::from(self.max) / REFILL.as_nanos()).min(u128::from(self.max));
+        if refilled > 0 || self.filled.is_none() {
+            self.left = self.max.min(self.left.saturating_add(refilled as u32));
+            self.filled = Some(now);
+        }
+        self.left = self.left.checked_sub(1).ok_or(Flood)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+use super::*;
+use crate::base::clock::Instant;
+use crate::wire::http1::{Framing, HeadLimits, HeadSpace, parse_request};
+
+const PLAIN: Pseudo<'static> =
+    Pseudo { method: "POST", scheme: Some("https"), authority: Some("api.test"), path: Some("/v1/x?y=1") };
+
+fn written(pseudo: &Pseudo<'_>, fields: &[(&str, &[u8])], ends: bool) -> Result<Vec<u8>, &'static str> {
+    let mut out = Vec::new();
+    write_request(&mut out, pseudo, fields.iter().copied(), ends).map_err(|malformed| malformed.reason)?;
+    Ok(out)
+}
+
+fn as_text(head: Vec<u8>) -> String {
+    String::from_utf8(head).unwrap()
+}
+
+/// Whether the writer and the reader both take it, and what the reader makes of it.
+fn read(pseudo: &Pseudo<'_>, fields: &[(&str, &[u8])], ends: bool) -> Option<(String, Framing)> {
+    let head = written(pseudo, fields, ends).ok()?;
+    let mut space = HeadSpace::new();
+    let read = parse_request(&head, &HeadLimits::default(), &mut space).ok()??;
+    assert_eq!(read.len, head.len(), "{pseudo:?} {fields:?}: nothing stands behind it");
+    Some((read.host.unwrap_or_default().to_owned(), read.framing))
+}
+
+#[test]
+fn a_head_is_written_as_http_1_1_has_it() {
+    let fields: [(&str, &[u8]); 3] = [("content-type", b"a/b"), ("te", b"trailers"), ("x-key", b"k")];
+    assert_eq!(
+        as_text(written(&PLAIN, &fields, true).unwrap()),
+        "POST /v1/x?y=1 HTTP/1.1\r\nhost: api.test\r\ncontent-type: a/b\r\nx-key: k\r\n\r\n"
+    );
+    assert!(as_text(written(&PLAIN, &fields, false).unwrap()).ends_with("transfer-encoding: chunked\r\n\r\n"));
+    assert_eq!(read(&PLAIN, &fields, true), Some(("api.test".into(), Framing::None)));
+    assert_eq!(read(&PLAIN, &fields, false), Some(("api.test".into(), Framing::Chunked)));
+    let with_length = [("content-length", &b"7"[..])];
+    assert_eq!(read(&PLAIN, &with_length, false), Some(("api.test".into(), Framing::Length(7))));
+    let by_host = Pseudo { authority: None, ..PLAIN };
+    assert_eq!(read(&by_host, &[("host", b"other.test")], true), Some(("other.test".into(), Framing::None)));
+    assert_eq!(read(&PLAIN, &[("host", b"API.test")], true), Some(("api.test".into(), Framing::None)));
+    let options = Pseudo { method: "OPTIONS", path: Some("*"), ..PLAIN };
+    assert!(read(&options, &[], true).is_some());
+    let connect = Pseudo { method: "CONNECT", scheme: None, authority: Some("x:1"), path: None };
+    assert_eq!(read(&connect, &[], true), Some(("x:1".into(), Framing::None)));
+}
+
+#[test]
+fn no_byte_of_a_pseudo_field_can_make_another_line_or_request() {
+    for byte in 0..=255_u8 {
+        // What is no UTF-8 never gets this far.
+        let Ok(text) = std::str::from_utf8(std::slice::from_ref(&byte)) else { continue };
+        let (method, path, authority) = (format!("PO{text}ST"), format!("/v1/a{text}b"), format!("a{text}b"));
+        for pseudo in [
+            Pseudo { method: &method, ..PLAIN },
+            Pseudo { path: Some(&path), ..PLAIN },
+            Pseudo { authority: Some(&authority), ..PLAIN },
+        ] {
+            let what = format!("{byte:#04x} in {pseudo:?}");
+            if read(&pseudo, &[("x", b"y")], true).is_none() {
+                continue;
+            }
+            let head = as_text(written(&pseudo, &[("x", b"y")], true).unwrap());
+            assert_eq!(head.matches("\r\n").count(), 4, "{what}");
+            assert_eq!(head.matches(['\r', '\n', '\0']).count(), 8, "{what}");
+            let line = head.split("\r\n").next().unwrap();
+            assert_eq!(line.split(' ').count(), 3, "{what}");
+            assert!(!(byte.is_ascii_control() || byte == b' '), "{what}");
+        }
+    }
+}
+
+#[test]
+fn no_byte_of_a_field_can_make_another_line() {
+    for byte in 0..=255_u8 {
+        let value = [b"a", &[byte][..], b"b"].concat();
+        let taken = read(&PLAIN, &[("x-a", &value), ("x-b", b"c")], true).is_some();
+        let may = byte == b'\t' || (byte >= 0x20 && byte != 0x7f);
+        assert_eq!(taken, may, "value {byte:#04x}");
+        let Ok(text) = std::str::from_utf8(std::slice::from_ref(&byte)) else { continue };
+        let name = format!("x{text}a");
+        let taken = read(&PLAIN, &[(&name, b"v")], true).is_some();
+        assert_eq!(taken, is_token_byte(byte) && !byte.is_ascii_uppercase(), "name {byte:#04x}");
+    }
+}
+
+#[test]
+fn what_is_one_thing_here_and_another_in_http_1_1_is_refused() {
+    let with = |fields: &[(&str, &[u8])]| read(&PLAIN, fields, false).is_some();
+    for (name, value) in [
+        ("connection", &b"close"[..]),
+        ("connection", b"x-api-key"),
+        ("keep-alive", b"1"),
+        ("proxy-connection", b"close"),
+        ("transfer-encoding", b"chunked"),
+        ("transfer-encoding", b"identity"),
+        ("upgrade", b"websocket"),
+        ("te", b"gzip"),
+        ("te", b"trailers, deflate"),
+        ("Content-Type", b"a/b"),
+        ("x", b" a"),
+        ("x", b"a\t"),
+        ("", b"a"),
+        (":path", b"/b"),
+        ("x:y", b"a"),
+        ("x ", b"a"),
+        ("host", b"other.test"),
+        ("host", b""),
+        ("host", b"api.test, other.test"),
+        ("content-length", b"+1"),
+        ("content-length", b"1,1"),
+        ("content-length", b""),
+        ("content-length", b"0x1"),
+        ("content-length", b"99999999999999999999"),
+        ("expect", b"200-ok"),
+    ] {
+        assert!(!with(&[(name, value)]), "{name}: {:?}", String::from_utf8_lossy(value));
+    }
+    assert!(!with(&[("content-length", b"1"), ("content-length", b"1")]));
+    assert!(!with(&[("content-length", b"1"), ("content-length", b"2")]));
+    let by_host = Pseudo { authority: None, ..PLAIN };
+    assert!(read(&by_host, &[], true).is_none(), "no host at all");
+    assert!(read(&by_host, &[("host", b"a.test"), ("host", b"b.test")], true).is_none());
+    for pseudo in [
+        Pseudo { path: None, ..PLAIN },
+        Pseudo { path: Some(""), ..PLAIN },
+        Pseudo { path: Some("v1/x"), ..PLAIN },
+        Pseudo { path: Some("*"), ..PLAIN },
+        Pseudo { path: Some("http://other.test/v1"), ..PLAIN },
+        Pseudo { path: Some("/v1/../x"), ..PLAIN },
+        Pseudo { path: Some("/v1#x"), ..PLAIN },
+        Pseudo { scheme: Some("ftp"), ..PLAIN },
+        Pseudo { scheme: Some("HTTPS"), ..PLAIN },
+        Pseudo { method: "", ..PLAIN },
+        Pseudo { authority: Some(""), ..PLAIN },
+        Pseudo { authority: Some("user@api.test"), ..PLAIN },
+        Pseudo { authority: Some("api.test:99999"), ..PLAIN },
+        Pseudo { method: "CONNECT", scheme: None, authority: None, path: None },
+    ] {
+        assert!(read(&pseudo, &[], true).is_none(), "{pseudo:?}");
+    }
+}
+
+#[test]
+fn lines_become_fields_but_for_those_of_a_connection() {
+    let lines = b"content-type: a/b\r\nX-Id:  7 \r\nconnection: close\r\ntransfer-encoding: chunked\r\nempty:\r\n\r\n";
+    let fields: Vec<_> = fields(lines).collect();
+    assert_eq!(fields, [(&b"content-type"[..], &b"a/b"[..]), (b"X-Id", b"7"), (b"empty", b"")]);
+}
+
+/// A frame of `len` bytes.
+fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
+    let mut bytes = vec![(len >> 16) as u8, (len >> 8) as u8, len as u8, kind, flags, 0, 0, 0, 1];
+    bytes.resize(9 + len, 0xff);
+    bytes
+}
+
+#[test]
+fn frames_that_carry_nothing_are_counted_wherever_they_are_cut() {
+    let frames = [
+        (frame(4, 0, 18), 1),
+        (frame(4, 1, 0), 0),
+        (frame(1, 4, 300), 0),
+        (frame(0, 0, 70_000), 0),
+        (frame(0, 0, 0), 1),
+        (frame(0, 1, 0), 0),
+        (frame(8, 0, 4), 0),
+        (frame(6, 0, 8), 1),
+        (frame(6, 1, 8), 0),
+        (frame(2, 0, 5), 1),
+        (frame(3, 0, 4), 1),
+        (frame(9, 0, 0), 1),
+        (frame(9, 4, 9), 0),
+        (frame(7, 0, 8), 0),
+        (frame(0x77, 0, 3), 1),
+    ];
+    let sum: u32 = frames.iter().map(|(_, counts)| counts).sum();
+    let mut bytes = PREFACE.to_vec();
+    frames.iter().for_each(|(frame, _)| bytes.extend_from_slice(frame));
+    for piece in [1, 2, 3, 7, 8, 9, 10, 1000, bytes.len()] {
+        for (max, floods) in [(sum, false), (sum - 1, true)] {
+            let mut census = Census::of_client(max);
+            let outcome = bytes.chunks(piece).try_for_each(|piece| census.see(piece, || Instant(1)));
+            assert_eq!(outcome.is_err(), floods, "{max} in pieces of {piece}");
+        }
+    }
+}
+
+#[test]
+fn the_bucket_is_refilled_with_time_and_no_further() {
+    let ping = frame(6, 0, 8);
+    let mut census = Census::of_server(10);
+    let mut taken = |at_ms: u64| {
+        let mut count = 0;
+        while census.clone().see(&ping, || Instant(at_ms * 1_000_000)).is_ok() {
+            census.see(&ping, || Instant(at_ms * 1_000_000)).unwrap();
+            count += 1;
+        }
+        count
+    };
+    assert_eq!(taken(5), 10);
+    assert_eq!(taken(5 + 999), 0);
+    assert_eq!(taken(5 + 1_000), 1);
+    assert_eq!(taken(5 + 3_000), 2);
+    assert_eq!(taken(5 + 60_000), 10);
+}

@@ -1,0 +1,90 @@
+//! One client connection that carries many exchanges at once: a task for each, and one for the connection.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::connection;
+use super::state::Worker;
+use crate::config::Config;
+use crate::listener::Entry;
+use crate::listener::client::Client;
+use crate::listener::http2::{self, Ending, Terms};
+use crate::net::rt::spawn;
+use crate::net::stream::Stream;
+
+/// Serves a client that speaks HTTP/2 until the connection ends, and every exchange with it.
+pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
+    let terms = terms(worker.config());
+    let crowd = Rc::new(Crowd::default());
+    let accept = |stream| {
+        let (worker, place) = (worker.clone(), crowd.clone().enter());
+        let mut client = Client::http2(stream, worker.timers.timer());
+        spawn(async move {
+            let _place = place;
+            let exchange = async {
+                connection::serve_one(&worker, &mut client, entry).await;
+            };
+            worker.drain.unless_given_up(pin!(exchange)).await;
+        });
+    };
+    let ending = || match () {
+        () if worker.drain.is_idle_over() => Ending::IdleOver,
+        () if worker.drain.has_begun() => Ending::Begun,
+        () => Ending::Not,
+    };
+    http2::serve(stream, &terms, &worker.buffers, &worker.clock, worker.timers.timer(), ending, accept).await;
+    // They see that their client is gone, and leave their records.
+    crowd.gone().await;
+}
+
+fn terms(config: &Config) -> Terms {
+    let http2 = &config.http2;
+    Terms {
+        streams_max: http2.streams_max,
+        stream_window: http2.stream_window,
+        connection_window: http2.connection_window,
+        head_bytes_max: u32::try_from(config.limits.head_bytes_max).unwrap_or(u32::MAX),
+        control_frames_max: http2.control_frames_max,
+        preface: config.client.head,
+        keep_alive: config.client.keep_alive,
+        ping: http2.ping,
+        requests_max: config.client.requests_max,
+    }
+}
+
+/// The exchanges of one connection.
+#[derive(Default)]
+struct Crowd {
+    present: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+struct Member(Rc<Crowd>);
+
+impl Crowd {
+    fn enter(self: Rc<Crowd>) -> Member {
+        self.present.set(self.present.get() + 1);
+        Member(self)
+    }
+
+    /// Waits until nobody is left.
+    async fn gone(&self) {
+        poll_fn(|cx| {
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            if self.present.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.0.present.set(self.0.present.get() - 1);
+        if let Some(waker) = self.0.waiting.take() {
+            waker.wake();
+        }
+    }
+}
