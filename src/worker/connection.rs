@@ -272,7 +272,11 @@ mod tests {
                     .await;
                     After::Close
                 });
-                own.drain.unless_given_up(std::pin::pin!(async { drop(stuck.await) })).await;
+                own.drain
+                    .unless_given_up(std::pin::pin!(async {
+                        stuck.await;
+                    }))
+                    .await;
             });
             near.write_all(b"x").unwrap();
             while begun.get() == 0 {
