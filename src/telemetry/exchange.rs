@@ -289,6 +289,8 @@ pub struct Exchange {
     pub listener: ListenerId,
     /// Where the client connected from.
     pub client: SocketAddr,
+    /// The version of HTTP that the client spoke, `1.0`, `1.1` or `2`; empty while its head was not read.
+    pub http: &'static str,
     /// The dialect of its path.
     pub dialect: Dialect,
     /// The API of its path.
@@ -349,6 +351,7 @@ impl Exchange {
             trace: None,
             listener,
             client,
+            http: "",
             dialect,
             api: "other",
             key: None,

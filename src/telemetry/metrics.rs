@@ -309,6 +309,30 @@ pub const CLIENTS_REFUSED: Family = counter(
      find who opens so many.",
 );
 
+/// HTTP/2 connections.
+pub const HTTP2_OPEN: Family = gauge(
+    "ringway_http2_connections_open",
+    &["listener"],
+    "Those of the client connections that speak HTTP/2. A few with many streams load one worker each: compare \
+     ringway_worker_busy_ratio of the workers.",
+);
+
+/// Streams.
+pub const HTTP2_STREAMS: Family = gauge(
+    "ringway_http2_streams_open",
+    &["listener"],
+    "Requests under way on HTTP/2 connections. A connection has http2.streams_max at most; if clients come close to it, \
+     they wait for themselves.",
+);
+
+/// HTTP/2 connections that did not end well.
+pub const HTTP2_FAILED: Family = counter(
+    "ringway_http2_connections_failed_total",
+    &["listener"],
+    "HTTP/2 connections that broke, or were ended because their client broke the protocol, sent too many frames that carry \
+     nothing (http2.control_frames_max), or no longer answered (http2.ping). If it rises, look for one client behind it.",
+);
+
 /// Attempts.
 pub const ATTEMPTS: Family = counter(
     "ringway_upstream_attempts_total",

@@ -181,6 +181,11 @@ impl<'a> Scene<'a> {
         let mut record = begin_record(worker, accepted, intake.dialect, entry);
         record.key = intake.caller.as_ref().ok().copied().flatten();
         (record.api, record.trace) = (intake.api.as_str(), intake.trace);
+        record.http = match intake.is_http10 {
+            true => "1.0",
+            false if client.is_http2() => "2",
+            false => "1.1",
+        };
         let body_received = match intake.framing {
             Framing::None => true,
             Framing::Length(_) => client.bytes().len() - intake.head_len >= body_len(intake.framing),

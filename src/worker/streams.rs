@@ -4,21 +4,24 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::connection;
 use super::state::Worker;
+use crate::base::ListenerId;
 use crate::config::Config;
 use crate::listener::Entry;
 use crate::listener::client::Client;
-use crate::listener::http2::{self, Ending, Terms};
+use crate::listener::http2::{self, Ended, Ending, Terms};
 use crate::net::rt::spawn;
 use crate::net::stream::Stream;
+use crate::telemetry::metrics::board::{Board, ListenerBoard};
 
 /// Serves a client that speaks HTTP/2 until the connection ends, and every exchange with it.
 pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
     let terms = terms(worker.config());
-    let crowd = Rc::new(Crowd::default());
+    let crowd = Rc::new(Crowd::new(worker.board.clone(), entry.listener));
     let accept = |stream| {
         let (worker, place) = (worker.clone(), crowd.clone().enter());
         let mut client = Client::http2(stream, worker.timers.timer());
@@ -35,7 +38,9 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
         () if worker.drain.has_begun() => Ending::Begun,
         () => Ending::Not,
     };
-    http2::serve(stream, &terms, &worker.buffers, &worker.clock, worker.timers.timer(), ending, accept).await;
+    let timer = worker.timers.timer();
+    let ended = http2::serve(stream, &terms, &worker.buffers, &worker.clock, timer, ending, accept).await;
+    crowd.counts().http2_failed.add(u64::from(ended != Ended::Done));
     // They see that their client is gone, and leave their records.
     crowd.gone().await;
 }
@@ -55,18 +60,30 @@ fn terms(config: &Config) -> Terms {
     }
 }
 
-/// The exchanges of one connection.
-#[derive(Default)]
+/// The exchanges of one connection; while it lives, the connection counts as open.
 struct Crowd {
     present: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
+    board: Arc<Board>,
+    listener: ListenerId,
 }
 
 struct Member(Rc<Crowd>);
 
 impl Crowd {
+    fn new(board: Arc<Board>, listener: ListenerId) -> Crowd {
+        let crowd = Crowd { present: Cell::new(0), waiting: RefCell::default(), board, listener };
+        crowd.counts().http2_open.add(1);
+        crowd
+    }
+
+    fn counts(&self) -> &ListenerBoard {
+        &self.board.listeners[usize::from(self.listener.0)]
+    }
+
     fn enter(self: Rc<Crowd>) -> Member {
         self.present.set(self.present.get() + 1);
+        self.counts().http2_streams.add(1);
         Member(self)
     }
 
@@ -80,9 +97,16 @@ impl Crowd {
     }
 }
 
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.counts().http2_open.sub(1);
+    }
+}
+
 impl Drop for Member {
     fn drop(&mut self) {
         self.0.present.set(self.0.present.get() - 1);
+        self.0.counts().http2_streams.sub(1);
         if let Some(waker) = self.0.waiting.take() {
             waker.wake();
         }

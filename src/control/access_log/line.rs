@@ -53,6 +53,7 @@ fields! { |record, names|
     "listener": name(&names.listeners, record.listener.0), "the address that the client connected to";
     "client": record.client, "the address that the client connected from";
     "key": record.key.and_then(|key| name(&names.keys, key.0)), "name of the client's key";
+    "http": Some(Plain(record.http)).filter(|_| !record.http.is_empty()), "version of HTTP that the client spoke: `1.0`, `1.1` or `2`";
     "method": text(record, Word::Method), "method";
     "path": text(record, Word::Path), "path, without the query; the first 1024 bytes";
     "dialect": Plain(record.dialect.as_str()), "`openai` or `anthropic`: the shape of errors and events";
@@ -317,6 +318,7 @@ mod tests {
             words: Words::new(["id", "POST", "/v1/chat/completions", "chat", "gpt"]),
             trace: Trace::take_over(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", || 0xa),
             client: "[2001:db8::1]:443".parse().unwrap(),
+            http: "2",
             api: "chat",
             key: Some(KeyId(0)),
             endpoint: Some(EndpointId(1)),
@@ -373,7 +375,7 @@ mod tests {
         let expected: Json = serde_json::from_str(
             r#"{"time":"2026-11-23T08:15:00.000042Z","request_id":"id",
             "trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","span_id":"000000000000000a","parent_id":"00f067aa0ba902b7",
-            "listener":"127.0.0.1:8080","client":"[2001:db8::1]:443","key":"team-a","method":"POST",
+            "listener":"127.0.0.1:8080","client":"[2001:db8::1]:443","key":"team-a","http":"2","method":"POST",
             "path":"/v1/chat/completions","dialect":"openai","api":"chat","model":"chat","model_sent":"gpt",
             "endpoint":"p/1","attempts":2,"reused":true,"streamed":true,"unread":true,"status":200,"upstream_status":201,
             "state":"truncated","ended_by":"upstream","phase":"relay","error_origin":"upstream",

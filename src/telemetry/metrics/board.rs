@@ -88,6 +88,12 @@ pub struct ListenerBoard {
     pub accepted: Count,
     /// Connections closed at once, for there were too many.
     pub refused: Count,
+    /// Connections that speak HTTP/2.
+    pub http2_open: Count,
+    /// Streams on them.
+    pub http2_streams: Count,
+    /// Those that did not end well.
+    pub http2_failed: Count,
 }
 
 /// One endpoint's figures at one worker.
