@@ -18,6 +18,12 @@ pub const READ_BYTES: usize = 16 * 1024;
 /// Capacity of a read that is expected to bring little: a few stream events.
 pub const LITTLE_BYTES: usize = 2 * 1024;
 
+/// Capacity for what several streams of one connection say in one turn, sealed.
+pub const LARGE_BYTES: usize = 72 * 1024;
+
+/// Large buffers kept when nobody needs them: one is in use at a time, mostly.
+const LARGE_KEPT_MAX: usize = 8;
+
 /// Buffers of each size kept when nobody needs them; what comes back beyond this is freed, so that a burst leaves no
 /// memory behind.
 const KEPT_MAX: usize = 128;
@@ -32,6 +38,7 @@ const WORTH_COLLECTING: usize = 64;
 pub struct Buffers {
     free: RefCell<Vec<Vec<u8>>>,
     little: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
     freed: Cell<usize>,
     taken: Cell<usize>,
 }
@@ -49,14 +56,30 @@ impl Buffers {
         self.little.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(LITTLE_BYTES))
     }
 
+    /// An empty buffer of [`LARGE_BYTES`] capacity. It goes back within the turn, or with the write that it was for.
+    pub fn take_large(&self) -> Vec<u8> {
+        self.taken.set(self.taken.get() + 1);
+        self.large.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(LARGE_BYTES))
+    }
+
+    /// An empty buffer with room for `room` bytes, one of the three sizes if it fits.
+    pub fn take_for(&self, room: usize) -> Vec<u8> {
+        match room {
+            ..=READ_BYTES => self.take(),
+            ..=LARGE_BYTES => self.take_large(),
+            _ => Vec::with_capacity(room),
+        }
+    }
+
     /// Takes a buffer back. One that has grown or is of another size is freed.
     pub fn give(&self, mut buffer: Vec<u8>) {
-        let mut free = match buffer.capacity() {
-            READ_BYTES => self.free.borrow_mut(),
-            LITTLE_BYTES => self.little.borrow_mut(),
+        let (mut free, kept_max) = match buffer.capacity() {
+            READ_BYTES => (self.free.borrow_mut(), KEPT_MAX),
+            LITTLE_BYTES => (self.little.borrow_mut(), KEPT_MAX),
+            LARGE_BYTES => (self.large.borrow_mut(), LARGE_KEPT_MAX),
             _ => return,
         };
-        if free.len() < KEPT_MAX {
+        if free.len() < kept_max {
             buffer.clear();
             free.push(buffer);
         } else {
@@ -81,6 +104,7 @@ impl Buffers {
             // A few kept buffers, strewn over the allocator's pages, would hold all of these.
             self.free.borrow_mut().clear();
             self.little.borrow_mut().clear();
+            self.large.borrow_mut().clear();
             // SAFETY: the function takes no memory of ours; it may be called at any time on any thread, and
             // does nothing to blocks that are in use, nor anything at all where another allocator is in place.
             unsafe { libmimalloc_sys::mi_collect(true) };

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buf::{Buffers, READ_BYTES};
+use super::buf::Buffers;
 use super::stream::Input;
 
 /// What may be gathered before it has to be sent, in bytes.
@@ -95,6 +95,8 @@ impl<S: Unpin> AsyncWrite for Duplex<S> {
 /// What is on its way out.
 pub struct Outbox {
     bytes: RefCell<Vec<u8>>,
+    /// Bytes that were taken last, which is what the next turn is likely to bring.
+    expected: Cell<usize>,
     /// True once nothing can be sent any more.
     broken: Cell<bool>,
     blocked: Cell<Option<Waker>>,
@@ -104,7 +106,13 @@ pub struct Outbox {
 impl Outbox {
     /// An empty one, its buffers from `buffers`.
     pub fn new(buffers: Rc<Buffers>) -> Outbox {
-        Outbox { bytes: RefCell::default(), broken: Cell::new(false), blocked: Cell::new(None), buffers }
+        Outbox {
+            bytes: RefCell::default(),
+            expected: Cell::new(0),
+            broken: Cell::new(false),
+            blocked: Cell::new(None),
+            buffers,
+        }
     }
 
     /// True if nothing waits.
@@ -115,7 +123,9 @@ impl Outbox {
     /// All that waits, to be sent now; who writes may go on.
     pub fn take(&self) -> Vec<u8> {
         self.wake();
-        self.bytes.take()
+        let bytes = self.bytes.take();
+        self.expected.set(bytes.len());
+        bytes
     }
 
     /// From now on writing fails.
@@ -146,8 +156,12 @@ impl Outbox {
     /// Takes all of `bytes`, for which there must be room.
     fn push(&self, bytes: &[u8]) -> usize {
         let mut gathered = self.bytes.borrow_mut();
-        if gathered.capacity() == 0 && bytes.len() <= READ_BYTES {
-            *gathered = self.buffers.take();
+        if gathered.capacity() == 0 {
+            *gathered = self.buffers.take_for(bytes.len().max(self.expected.get()));
+        } else if gathered.len() + bytes.len() > gathered.capacity() {
+            let mut larger = self.buffers.take_for(GATHER_BYTES_MAX);
+            larger.extend_from_slice(&gathered);
+            self.buffers.give(std::mem::replace(&mut *gathered, larger));
         }
         gathered.extend_from_slice(bytes);
         bytes.len()

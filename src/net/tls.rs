@@ -25,7 +25,7 @@ pub use server::{
     check_key_pair, server_config,
 };
 
-use super::buf::{Buffers, READ_BYTES};
+use super::buf::Buffers;
 
 /// What sealing adds to a record at most: header, explicit nonce, content type, tag.
 const SEAL_BYTES_MAX: usize = 5 + 8 + 1 + 16;
@@ -185,13 +185,15 @@ impl Session {
                 self.partial = sealed[taken..].to_vec();
             }
         } else {
-            let mut joined = std::mem::take(&mut self.partial);
+            let before = std::mem::take(&mut self.partial);
+            let mut joined = buffers.take_for(before.len() + sealed.len());
+            joined.extend_from_slice(&before);
             joined.extend_from_slice(sealed);
             let taken = self.open(&mut joined, plain, buffers)?;
             if taken < joined.len() && !self.closed {
-                joined.drain(..taken);
-                self.partial = joined;
+                self.partial = joined[taken..].to_vec();
             }
+            buffers.give(joined);
         }
         self.failed = self.partial.len() > PARTIAL_BYTES_MAX;
         if self.failed { Err(Broken::TooLong) } else { Ok(()) }
@@ -293,7 +295,7 @@ impl Turn<'_> {
     /// Makes room for `room` bytes behind what waits to be sent.
     fn room(&mut self, room: usize) -> &mut [u8] {
         if self.unsent.capacity() == 0 {
-            *self.unsent = if room <= READ_BYTES { self.buffers.take() } else { Vec::with_capacity(room) };
+            *self.unsent = self.buffers.take_for(room);
         }
         let at = self.unsent.len();
         self.unsent.resize(at + room, 0);
