@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1 to be a client: build one request, decode answers byte by byte.
+//! Just enough HTTP/1.1 to be a client: build one request (in the terms of HTTP/2 as well), decode answers byte by byte.
 //!
 //! Written apart from the gateway's codec so that the two don't share a mistake.
 
@@ -36,22 +36,42 @@ pub fn parse_target(url: &str) -> Result<Target, String> {
     Ok(Target { address, authority: authority.to_owned(), path: path.to_owned(), tls })
 }
 
+/// One request, ready to be sent.
+#[derive(Debug)]
+pub struct ChatRequest {
+    /// Head and body as HTTP/1.1 has them.
+    pub http1: Vec<u8>,
+    /// The head as HTTP/2 has it.
+    pub fields: Vec<(String, String)>,
+    /// The body alone.
+    pub body: Vec<u8>,
+}
+
 /// A POST with a chat completion body of exactly `body_bytes`, or the shortest possible if that is less.
-pub fn chat_request(target: &Target, headers: &[String], model: &str, body_bytes: usize, stream: bool) -> Vec<u8> {
+pub fn chat_request(target: &Target, headers: &[String], model: &str, body_bytes: usize, stream: bool) -> ChatRequest {
     let before = format!(r#"{{"model":"{model}","stream":{stream},"messages":[{{"role":"user","content":""#);
     let after = r#""}]}"#;
     let filling = body_bytes.saturating_sub(before.len() + after.len());
     let body = format!("{before}{}{after}", "lorem ipsum ".chars().cycle().take(filling).collect::<String>());
-    let mut head = format!(
-        "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ringway-perf\r\nAccept: */*\r\nContent-Type: application/json\r\n",
-        target.path, target.authority
-    );
-    for header in headers {
-        head.push_str(header);
-        head.push_str("\r\n");
+    let mut lines: Vec<(&str, &str)> =
+        vec![("User-Agent", "ringway-perf"), ("Accept", "*/*"), ("Content-Type", "application/json")];
+    lines.extend(headers.iter().filter_map(|header| header.split_once(':')).map(|(name, value)| (name, value.trim())));
+    let length = body.len().to_string();
+    lines.push(("Content-Length", &length));
+
+    let mut http1 = format!("POST {} HTTP/1.1\r\nHost: {}\r\n", target.path, target.authority);
+    let mut fields = vec![
+        (":method".to_owned(), "POST".to_owned()),
+        (":scheme".to_owned(), if target.tls { "https" } else { "http" }.to_owned()),
+        (":authority".to_owned(), target.authority.clone()),
+        (":path".to_owned(), target.path.clone()),
+    ];
+    for (name, value) in lines {
+        http1.push_str(&format!("{name}: {value}\r\n"));
+        fields.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    head.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-    head.into_bytes()
+    http1.push_str(&format!("\r\n{body}"));
+    ChatRequest { http1: http1.into_bytes(), fields, body: body.into_bytes() }
 }
 
 /// Why an answer can't be understood.
@@ -335,9 +355,11 @@ mod tests {
         assert_eq!(target.path, "/v1/chat/completions");
         for bytes in [200, 1024, 65_536] {
             let request = chat_request(&target, &["Authorization: Bearer x".into()], "mock", bytes, true);
-            let text = String::from_utf8(request).unwrap();
+            let text = String::from_utf8(request.http1).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert_eq!(body.len(), bytes);
+            assert_eq!((body.len(), body.as_bytes()), (bytes, &request.body[..]));
+            assert!(request.fields.contains(&("authorization".into(), "Bearer x".into())));
+            assert!(request.fields.contains(&("content-length".into(), bytes.to_string())));
             assert!(head.contains(&format!("\r\nContent-Length: {bytes}")));
             assert!(head.contains("\r\nAuthorization: Bearer x\r\n"));
             let body: serde_json::Value = serde_json::from_str(body).unwrap();

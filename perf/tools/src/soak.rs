@@ -75,7 +75,7 @@ impl Soak {
     pub fn run(&self) -> io::Result<bool> {
         let stop = AtomicBool::new(false);
         let tls = match (self.tls, &self.ca) {
-            (Some(address), Some(ca)) => Some((address, channel::tls(ca, true)?)),
+            (Some(address), Some(ca)) => Some((address, channel::tls(ca, true, false)?)),
             _ => None,
         };
         let door = Door { address: self.address, tls };

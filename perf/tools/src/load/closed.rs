@@ -11,7 +11,7 @@ use crate::clock::{now_ns, ns};
 use crate::fleet::Fleet;
 use crate::report::Durations;
 
-/// Keep-alive connections, each with one request under way at any time.
+/// Keep-alive connections, each with one request under way at any time, or as many as `--h2` says.
 #[derive(Args)]
 pub struct Closed {
     #[command(flatten)]
@@ -42,14 +42,15 @@ impl Closed {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(self.common.way()?, self.connections, self.common.request(false))?;
+        let lanes = self.common.lanes(self.connections);
+        let mut fleet = Fleet::open(self.common.way()?, lanes, &self.common.request(false))?;
         if self.once {
             fleet.use_once();
         }
         let mut failures = Failures::default();
         let mut body_bytes = None;
         let mut sent_ns = vec![0; fleet.len()];
-        let mut ready = Vec::new();
+        let (mut ready, mut turns) = (Vec::new(), Vec::new());
         let mut latency = Durations::new();
         let mut meter = None;
         let by_count = self.seconds == 0.0 && self.requests > 0;
@@ -62,12 +63,12 @@ impl Closed {
         if self.warm_up == 0.0 {
             meter = Some(Meter::start(&self.common.pids)?);
         }
-        for (number, sent) in sent_ns.iter_mut().enumerate() {
+        for (lane, sent) in sent_ns.iter_mut().enumerate() {
             if self.requests > 0 && offered == self.requests {
                 break;
             }
             *sent = now_ns();
-            fleet.send(number)?;
+            fleet.send(lane)?;
             offered += 1;
             under_way += 1;
         }
@@ -83,28 +84,31 @@ impl Closed {
                 latency = Durations::new();
             }
             for &number in &ready {
-                let turn = fleet.turn(number, |_, _| {})?;
-                if !failures.ends_exchange(turn) {
-                    continue;
-                }
-                now = now_ns();
-                last_answer = now;
-                under_way -= 1;
-                if failures.judge(turn, &mut body_bytes) {
-                    latency.record(now - sent_ns[number]);
-                }
-                let within_time = by_count || now < measure_from + ns(self.seconds);
-                if within_time && (self.requests == 0 || offered < self.requests) {
-                    sent_ns[number] = now;
-                    fleet.send(number)?;
-                    offered += 1;
-                    under_way += 1;
+                fleet.turn(number, &mut turns, |_, _, _| {})?;
+                for (lane, turn) in turns.drain(..) {
+                    if !failures.ends_exchange(turn) {
+                        continue;
+                    }
+                    now = now_ns();
+                    last_answer = now;
+                    under_way -= 1;
+                    if failures.judge(turn, &mut body_bytes) {
+                        latency.record(now - sent_ns[lane]);
+                    }
+                    let within_time = by_count || now < measure_from + ns(self.seconds);
+                    if within_time && (self.requests == 0 || offered < self.requests) {
+                        sent_ns[lane] = now;
+                        fleet.send(lane)?;
+                        offered += 1;
+                        under_way += 1;
+                    }
                 }
             }
         }
         let mut report = json!({
             "load": "closed",
             "connections": self.connections,
+            "streams_per_connection": self.common.h2,
             "requests": latency.count(),
             "errors": failures.count,
             "reasons": failures.reasons,

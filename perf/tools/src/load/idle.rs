@@ -35,15 +35,18 @@ impl Idle {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
+        if self.common.h2 > 1 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an idle connection has one request: --h2 1"));
+        }
         let mut failures = Failures::default();
         let mut body_bytes = None;
         // What the first requests allocate once and for all is no cost of an idle connection.
-        let mut first = Fleet::open(self.common.way()?, self.wave, self.common.request(false))?;
+        let mut first = Fleet::open(self.common.way()?, self.wave, &self.common.request(false))?;
         exchange(&mut first, 0..self.wave, &mut failures, &mut body_bytes)?;
         drop(first);
         let before = self.settled()?;
 
-        let mut fleet = Fleet::open(self.common.way()?, 0, self.common.request(false))?;
+        let mut fleet = Fleet::open(self.common.way()?, 0, &self.common.request(false))?;
         let begin = now_ns();
         while fleet.len() < self.connections {
             let from = fleet.len();
@@ -110,16 +113,18 @@ fn exchange(
         fleet.send(number)?;
     }
     let give_up = now_ns() + ANSWER_NS;
-    let mut ready = Vec::new();
+    let (mut ready, mut turns) = (Vec::new(), Vec::new());
     while under_way > 0 {
         fleet.wait(Some(Duration::from_millis(100)), &mut ready)?;
         for &number in &ready {
-            let turn = fleet.turn(number, |_, _| {})?;
-            if turn == Turn::Renewed {
-                failures.add("idle connection closed");
-            } else if failures.ends_exchange(turn) {
-                failures.judge(turn, body_bytes);
-                under_way -= 1;
+            fleet.turn(number, &mut turns, |_, _, _| {})?;
+            for (_, turn) in turns.drain(..) {
+                if turn == Turn::Renewed {
+                    failures.add("idle connection closed");
+                } else if failures.ends_exchange(turn) {
+                    failures.judge(turn, body_bytes);
+                    under_way -= 1;
+                }
             }
         }
         if now_ns() > give_up {

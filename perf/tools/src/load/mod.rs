@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::channel::{self, Way};
+use crate::channel::{self, Multiplex, Way};
 use crate::clock::now_ns;
 use crate::fleet::Turn;
-use crate::http::{self, Target};
+use crate::http::{self, ChatRequest, Target};
 use crate::usage;
 
 /// A load to offer.
@@ -72,19 +72,28 @@ pub struct Common {
     /// Take up earlier TLS sessions.
     #[arg(long)]
     resume: bool,
+    /// Speak HTTP/2, in the clear too, with so many requests at a time on each connection. 0: HTTP/1.1.
+    #[arg(long, default_value_t = 0)]
+    h2: usize,
 }
 
 impl Common {
     fn way(&self) -> io::Result<Way> {
         let tls = match (self.url.tls, &self.ca) {
             (false, _) => None,
-            (true, Some(ca)) => Some(channel::tls(ca, self.resume)?),
+            (true, Some(ca)) => Some(channel::tls(ca, self.resume, self.h2 > 0)?),
             (true, None) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "an https URL needs --ca")),
         };
-        Ok(Way { address: self.url.address, tls })
+        let http2 = (self.h2 > 0).then_some(Multiplex { streams: self.h2, stalled: None });
+        Ok(Way { address: self.url.address, tls, http2 })
     }
 
-    fn request(&self, stream: bool) -> Vec<u8> {
+    /// How many requests can be under way on so many connections.
+    fn lanes(&self, connections: usize) -> usize {
+        connections * self.h2.max(1)
+    }
+
+    fn request(&self, stream: bool) -> ChatRequest {
         http::chat_request(&self.url, &self.headers, &self.model, self.body_bytes, stream)
     }
 }
@@ -108,7 +117,7 @@ impl Failures {
         }
     }
 
-    /// True if the turn ended an exchange. Counts bytes that nobody asked for.
+    /// True if the turn is an exchange's end. Counts bytes that nobody asked for.
     fn ends_exchange(&mut self, turn: Turn) -> bool {
         if turn == Turn::Stray {
             self.add("bytes that belong to no request");
@@ -125,7 +134,7 @@ impl Failures {
             Turn::Done { status: 200, body_bytes: got } => self.add(&format!("answer of {got} bytes")),
             Turn::Done { status, .. } => self.add(&format!("status {status}")),
             Turn::Failed(reason) => self.add(reason),
-            Turn::Waiting | Turn::Renewed | Turn::Stray => {}
+            Turn::Renewed | Turn::Stray => {}
         }
         false
     }
@@ -164,6 +173,9 @@ impl Meter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod http2_tests;
 
 #[cfg(test)]
 mod tests;

@@ -45,12 +45,13 @@ impl Open {
     /// # Errors
     /// The target can't be reached, or a process under test does not exist.
     pub fn run(&self) -> io::Result<Value> {
-        let mut fleet = Fleet::open(self.common.way()?, self.connections, self.common.request(false))?;
+        let lanes = self.common.lanes(self.connections);
+        let mut fleet = Fleet::open(self.common.way()?, lanes, &self.common.request(false))?;
         let mut free: VecDeque<usize> = (0..fleet.len()).collect();
         let mut due_ns = vec![0; fleet.len()];
         let mut failures = Failures::default();
         let mut body_bytes = None;
-        let mut ready = Vec::new();
+        let (mut ready, mut turns) = (Vec::new(), Vec::new());
         let (mut latency, mut lateness) = (Durations::new(), Durations::new());
         let mut arrivals = Arrivals::new(self.rate, self.poisson, self.seed);
         let mut meter = None;
@@ -66,14 +67,14 @@ impl Open {
             }
             while next_due <= now && next_due < end {
                 // The oldest free connection takes it, so that all stay in use.
-                let Some(number) = free.pop_front() else {
+                let Some(lane) = free.pop_front() else {
                     break;
                 };
-                due_ns[number] = next_due;
+                due_ns[lane] = next_due;
                 if next_due >= measure_from {
                     lateness.record(now_ns().saturating_sub(next_due));
                 }
-                fleet.send(number)?;
+                fleet.send(lane)?;
                 next_due += arrivals.next_gap_ns();
             }
             if next_due >= end && free.len() == fleet.len() {
@@ -85,13 +86,15 @@ impl Open {
             }
             fleet.wait(None, &mut ready)?;
             for &number in &ready {
-                let turn = fleet.turn(number, |_, _| {})?;
-                if !failures.ends_exchange(turn) {
-                    continue;
-                }
-                free.push_back(number);
-                if failures.judge(turn, &mut body_bytes) && due_ns[number] >= measure_from {
-                    latency.record(now_ns() - due_ns[number]);
+                fleet.turn(number, &mut turns, |_, _, _| {})?;
+                for (lane, turn) in turns.drain(..) {
+                    if !failures.ends_exchange(turn) {
+                        continue;
+                    }
+                    free.push_back(lane);
+                    if failures.judge(turn, &mut body_bytes) && due_ns[lane] >= measure_from {
+                        latency.record(now_ns() - due_ns[lane]);
+                    }
                 }
             }
         }

@@ -53,6 +53,7 @@ fn common(address: SocketAddr) -> Common {
         pids: vec![std::process::id()],
         ca: None,
         resume: false,
+        h2: 0,
     }
 }
 
@@ -180,6 +181,7 @@ fn streams_are_judged_event_by_event() {
             events: 3,
             gap_ms: 20.0,
             repeats: 1,
+            stalled: None,
             starts_per_second: 2000.0,
         };
         let report = load.run().unwrap();

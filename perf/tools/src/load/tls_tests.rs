@@ -48,7 +48,7 @@ fn home(name: &str) -> PathBuf {
     home
 }
 
-fn closed(home: &Path, address: SocketAddr, once: bool, resume: bool) -> Value {
+fn closed(home: &Path, address: SocketAddr, once: bool, resume: bool, h2: usize) -> Value {
     let common = Common {
         url: parse_target(&format!("https://{address}/v1/chat/completions")).unwrap(),
         headers: Vec::new(),
@@ -57,6 +57,7 @@ fn closed(home: &Path, address: SocketAddr, once: bool, resume: bool) -> Value {
         pids: vec![std::process::id()],
         ca: Some(home.join("cert.pem")),
         resume,
+        h2,
     };
     closed::Closed { common, connections: 2, seconds: 0.0, requests: 20, warm_up: 0.0, once }.run().unwrap()
 }
@@ -68,7 +69,7 @@ fn requests_over_tls_are_counted_and_so_are_resumed_handshakes() {
     for (name, once, resume, resumed) in
         [("kept", false, false, 0), ("full", true, false, 0), ("resumed, but for the first of each", true, true, 18)]
     {
-        let report = closed(&home, address, once, resume);
+        let report = closed(&home, address, once, resume, 0);
         assert_eq!((&report["requests"], &report["errors"]), (&json!(20), &json!(0)), "{name}: {report}");
         assert!(report["resumed"].as_u64().unwrap() >= resumed, "{name}: {report}");
         assert_eq!(report["resumed"] == 0, resumed == 0, "{name}: {report}");
@@ -79,10 +80,19 @@ fn requests_over_tls_are_counted_and_so_are_resumed_handshakes() {
 #[test]
 fn an_unknown_certificate_is_a_failure() {
     let (ours, theirs) = (home("ours"), home("theirs"));
-    let report = closed(&ours, serve(&theirs), false, false);
+    let report = closed(&ours, serve(&theirs), false, false, 0);
     assert_eq!(report["requests"], 0, "{report}");
     assert_ne!(report["errors"], 0, "{report}");
     for home in [ours, theirs] {
         std::fs::remove_dir_all(home).unwrap();
     }
+}
+
+#[test]
+fn a_peer_that_does_not_settle_on_http2_is_a_failure() {
+    let home = home("alpn");
+    let report = closed(&home, serve(&home), false, false, 3);
+    assert_eq!(report["requests"], 0, "{report}");
+    assert_eq!(report["reasons"]["the peer speaks no HTTP/2"], report["errors"], "{report}");
+    std::fs::remove_dir_all(home).unwrap();
 }
