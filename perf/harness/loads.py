@@ -22,6 +22,12 @@ class Sizes:
         self.stream_gap_ms = 20
         self.stream_tokens = 5 if smoke else 50
         self.stream_repeats = 1 if smoke else 3
+        self.h2_connections = 2 if smoke else 8
+        self.h2_requests = 8 if smoke else 32
+        self.h2_streams = 10 if smoke else 25
+        self.stall_streams = 10 if smoke else 100
+        self.stall_tokens = 5 if smoke else 150
+        self.stall_token_bytes = 1024
         self.first_streams = 200 if smoke else 3000
         self.first_rate = 1000
         self.slow_streams = 100 if smoke else 4000
@@ -36,15 +42,17 @@ class Sizes:
 class Load:
     """One load: its arguments for `ringway-perf load`, the upstream it goes to, the unit it is divided by.
 
-    Over TLS only peers that speak it are visited.
+    Over TLS only peers that speak it are visited; over HTTP/2, which is over TLS too, those that do and are compared there.
     """
 
-    def __init__(self, key, title, upstream, unit, arguments, tls=False):
+    def __init__(self, key, title, upstream, unit, arguments, tls=False, h2=False):
         self.key, self.title, self.upstream, self.unit, self.arguments = key, title, upstream, unit, arguments
-        self.tls = tls
+        self.tls, self.h2 = tls or h2, h2
 
     def fits(self, peer):
-        return not self.tls or peer.tls_port is not None
+        if self.h2:
+            return self.upstream in peer.tls_ports and peer.name != "sighted"
+        return not peer.h2_only and (not self.tls or self.upstream in peer.tls_ports)
 
 
 def relayed(sizes, events):
@@ -52,6 +60,7 @@ def relayed(sizes, events):
     common = ["--body-bytes", sizes.body_bytes]
     timed = [*common, "--connections", sizes.connections, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up]
     once = [*common, "--connections", sizes.handshakes, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up, "--once"]
+    h2_streams = sizes.h2_connections * sizes.h2_streams
     def streams(upstream, count, gap_ms, repeats):
         return ["sse", *common, "--streams", count, "--gap-ms", gap_ms, "--repeats", repeats, "--events", events[upstream]]
     return [
@@ -72,19 +81,34 @@ def relayed(sizes, events):
               "--starts-per-second", sizes.first_rate]),
         Load("fan", f"{sizes.slow_streams:,} streams, an event each {sizes.slow_gap_ms} ms",
              "slow", "event", streams("slow", sizes.slow_streams, sizes.slow_gap_ms, 1)),
+        Load("h2", f"POST over TLS 1.3 HTTP/2, closed loop, {sizes.h2_connections} connections × {sizes.h2_requests} streams",
+             "fixed", "request",
+             ["closed", *common, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up, "--connections", sizes.h2_connections,
+              "--h2", sizes.h2_requests], h2=True),
+        Load("h2-sse", f"{h2_streams} streams on {sizes.h2_connections} HTTP/2 connections, an event each {sizes.stream_gap_ms} ms",
+             "stream", "event",
+             [*streams("stream", h2_streams, sizes.stream_gap_ms, sizes.stream_repeats), "--h2", sizes.h2_streams], h2=True),
+        # Both at once, so that what the machine does to one it does to the other.
+        Load("h2-stall", f"{sizes.stall_streams} streams on one HTTP/2 connection, one of them never read, and as many on another, "
+             "all read", "stall", "event",
+             [*streams("stall", 2 * sizes.stall_streams, sizes.stream_gap_ms, sizes.stream_repeats), "--h2", sizes.stall_streams, "--stalled", 1],
+             h2=True),
     ]
 
 
-def idle(sizes, tls):
-    key, over = ("tls-idle", "TLS") if tls else ("idle", "keep-alive")
-    return Load(key, f"{sizes.idle:,} idle {over} connections", "fixed", "connection",
-                ["idle", "--body-bytes", sizes.body_bytes, "--connections", sizes.idle, "--settle", sizes.settle,
-                 "--wave", min(64, sizes.idle)], tls=tls)
+def idles(sizes):
+    """The idle connections, by what they speak."""
+    arguments = ["idle", "--body-bytes", sizes.body_bytes, "--connections", sizes.idle, "--settle", sizes.settle,
+                 "--wave", min(64, sizes.idle)]
+    def load(key, what, arguments, **over):
+        return Load(key, f"{sizes.idle:,} idle {what} connections", "fixed", "connection", arguments, **over)
+    return [load("idle", "keep-alive", arguments), load("tls-idle", "TLS", arguments, tls=True),
+            load("h2-idle", "TLS HTTP/2", [*arguments, "--h2", 1], h2=True)]
 
 
 def offer(tools, load, peer, cpus, timeout=180):
     """Runs the load against the peer; its JSON. Failed requests are in it, not raised."""
-    way = peer.tls_way() if load.tls else ["--url", peer.url(load.upstream)]
+    way = peer.tls_way(load.upstream) if load.tls else ["--url", peer.url(load.upstream)]
     argv = [tools, "load", *load.arguments, *way, "--model", MODELS[load.upstream],
             "--header", HEADER]
     for pid in peer.pids():
@@ -111,7 +135,7 @@ def visit(tools, load, peer, cpus):
 def events_per_stream(tools, upstreams, direct, cpus):
     """How many stamped events one stream of each upstream brings when nobody is in between."""
     counts = {}
-    for upstream in ("stream", "slow", "first"):
+    for upstream in ("stream", "stall", "slow", "first"):
         probe = Load("probe", "", upstream, "event", ["sse", "--streams", 1, "--events", 1, "--gap-ms", 1])
         answer = offer(tools, probe, direct, cpus)
         if answer["errors"]:

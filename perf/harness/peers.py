@@ -5,15 +5,22 @@ import os
 import pathlib
 import re
 import shutil
+import socket
+import ssl
 import subprocess
+import time
 
 from .process import Failed, first_answer, free_port
 
 TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "peers"
+PINGORA = TEMPLATES / "pingora" / "Cargo.toml"
+PINGORA_LOCK = PINGORA.with_name("Cargo.lock")
 KEY = "perf-key"
 HEADER = f"Authorization: Bearer {KEY}"
 # The upstreams, and the model that makes Ringway choose each.
-MODELS = {"fixed": "mock", "stream": "mock-stream", "slow": "mock-slow", "first": "mock-first"}
+MODELS = {"fixed": "mock", "stream": "mock-stream", "stall": "mock-stall", "slow": "mock-slow", "first": "mock-first"}
+# Those that are reached over TLS as well.
+OVER_TLS = ("fixed", "stream", "stall")
 PATH = "/v1/chat/completions"
 URL = r"listening on http://127\.0\.0\.1:(\d+)"
 
@@ -36,14 +43,17 @@ def request(model):
 
 
 class Upstreams:
-    """The simulated provider, four times: fixed answers; events at a short gap; at a long one; one event at once."""
+    """The simulated provider, five times: fixed answers; events at a short gap; more and longer ones, which no buffer that
+    is worth its name holds; events at a long gap; one event at once."""
 
     def __init__(self, processes, ringway, cpus, sizes):
-        self.ports, self.processes = {}, {}
+        self.ports, self.processes, self.answer_bytes = {}, {}, sizes.answer_bytes
         for name, options in (
             ("fixed", ["--fixed-bytes", sizes.answer_bytes]),
             ("first", ["--stamp", "--gap", "0ms", "--ttft", "0ms", "--tokens", 1]),
             ("stream", ["--stamp", "--ttft", "0ms", "--gap", f"{sizes.stream_gap_ms}ms", "--tokens", sizes.stream_tokens]),
+            ("stall", ["--stamp", "--ttft", "0ms", "--gap", f"{sizes.stream_gap_ms}ms", "--tokens", sizes.stall_tokens,
+                       "--token-bytes", sizes.stall_token_bytes]),
             ("slow", ["--stamp", "--ttft", "0ms", "--gap", f"{sizes.slow_gap_ms}ms", "--tokens", sizes.slow_tokens]),
         ):
             process = processes.start(
@@ -58,25 +68,44 @@ class Upstreams:
 class Peer:
     """A proxy that is running. `ports` has a port for each upstream; no `process` for the direct way.
 
-    `tls_port` leads to the upstream `fixed` over TLS, under the certificate `ca`.
+    `tls_ports` lead to some of them over TLS, under the certificate `ca`. With `h2_only` it is compared nowhere else.
     """
 
-    def __init__(self, name, ports, process=None, tls_port=None, ca=None):
-        self.name, self.ports, self.process, self.tls_port, self.ca = name, ports, process, tls_port, ca
+    def __init__(self, name, ports, process=None, tls_ports=None, ca=None, h2_only=False):
+        self.name, self.ports, self.process, self.tls_ports, self.ca = name, ports, process, tls_ports or {}, ca
+        self.h2_only = h2_only
 
     def url(self, upstream):
         return f"http://127.0.0.1:{self.ports[upstream]}{PATH}"
 
-    def tls_way(self):
-        return ["--url", f"https://127.0.0.1:{self.tls_port}{PATH}", "--ca", self.ca]
+    def tls_way(self, upstream):
+        return ["--url", f"https://127.0.0.1:{self.tls_ports[upstream]}{PATH}", "--ca", self.ca]
+
+    def speaks_h2(self):
+        """True if TLS settles on HTTP/2 where it is offered alone."""
+        if not self.tls_ports:
+            return False
+        context = ssl.create_default_context(cafile=self.ca)
+        context.set_alpn_protocols(["h2"])
+        try:
+            with socket.create_connection(("127.0.0.1", self.tls_ports["fixed"]), timeout=5) as stream:
+                with context.wrap_socket(stream, server_hostname="127.0.0.1") as session:
+                    return session.selected_alpn_protocol() == "h2"
+        except OSError:
+            return False
 
     def pids(self):
         return self.process.pids() if self.process else []
 
     def ready(self):
-        """Waits until every port relays."""
+        """Waits until every port relays, and TLS settles on HTTP/2 if that is all it is here for."""
         for upstream, port in self.ports.items():
             first_answer(port, request(MODELS[upstream]), 0.0)
+        end = time.monotonic() + 20
+        while self.h2_only and not self.speaks_h2():
+            if time.monotonic() > end:
+                raise Failed(f"{self.name} does not speak HTTP/2\n{self.process.log()[-2000:]}")
+            time.sleep(0.01)
         return self
 
     def pause(self):
@@ -91,7 +120,7 @@ class Peer:
 class Starter:
     """Starts any of the proxies, as often as asked."""
 
-    NAMES = ("nginx", "haproxy", "relay", "ringway", "sighted")
+    NAMES = ("nginx", "haproxy", "pingora", "relay", "ringway", "sighted")
 
     def __init__(self, processes, binaries, core, open_files, upstreams, directory):
         self.processes, self.binaries, self.core = processes, binaries, core
@@ -111,35 +140,56 @@ class Starter:
     def direct(self):
         return Peer("direct", dict(self.upstreams.ports))
 
-    def _ports(self):
-        """(a port for each upstream, a port for TLS, their names for the templates)"""
-        ports = {}
-        while len(set(ports.values())) < len(MODELS) + 1:
-            ports = {name: free_port() for name in (*MODELS, "tls")}
-        names = {f"PORT_{name.upper()}": port for name, port in ports.items()}
-        return ports, ports.pop("tls"), {**names, "CERTIFICATES": self.certificates}
+    def direct_h2(self):
+        """No proxy either, for none of the upstreams speaks HTTP/2: nginx that answers by itself."""
+        home = self.directory / "direct-h2"
+        home.mkdir()
+        tls_ports = {"fixed": free_port()}
+        config = fill("nginx-alone.conf", home, {
+            "DIR": home, "CPU_MASK": bin(1 << self.core)[2:], "CERTIFICATES": self.certificates,
+            "TLS_FIXED": tls_ports["fixed"], "ANSWER": "x" * self.upstreams.answer_bytes})
+        process = self.processes.start(
+            "direct-h2", [find("nginx"), "-p", home, "-c", config, "-e", home / "start.log"], {self.core})
+        return self._peer("direct", {}, tls_ports, process, h2_only=True)
 
-    def _peer(self, name, ports, tls_port, process):
-        return Peer(name, ports, process, tls_port, self.certificates / "cert.pem")
+    def _ports(self):
+        """(a port for each upstream, a port for TLS for some, their names for the templates)"""
+        wanted = [*(("PORT", name) for name in MODELS), *(("TLS", name) for name in OVER_TLS)]
+        taken = []
+        while len(set(taken)) < len(wanted):
+            taken = [free_port() for _ in wanted]
+        ports, tls_ports = ({name: port for (kind, name), port in zip(wanted, taken) if kind == own} for own in ("PORT", "TLS"))
+        names = {f"{kind}_{name.upper()}": port for (kind, name), port in zip(wanted, taken)}
+        return ports, tls_ports, {**names, "CERTIFICATES": self.certificates}
+
+    def _peer(self, name, ports, tls_ports, process, h2_only=False):
+        return Peer(name, ports, process, tls_ports, self.certificates / "cert.pem", h2_only)
 
     def _nginx(self, home, _):
-        ports, tls_port, names = self._ports()
+        ports, tls_ports, names = self._ports()
         config = fill("nginx.conf", home, {
             **names, **self.upstreams.addresses(), "DIR": home, "CPU_MASK": bin(1 << self.core)[2:],
             "OPEN_FILES": self.open_files,
             # nginx allocates all of them at once; a limit of a million would cost half a gigabyte.
             "CONNECTIONS": min(19_800, self.open_files - 100)})
-        return self._peer("nginx", ports, tls_port, self.processes.start(
+        return self._peer("nginx", ports, tls_ports, self.processes.start(
             "nginx", [find("nginx"), "-p", home, "-c", config, "-e", home / "start.log"], {self.core}))
 
     def _haproxy(self, home, _):
-        ports, tls_port, names = self._ports()
+        ports, tls_ports, names = self._ports()
         config = fill("haproxy.conf", home, {
             **names, **self.upstreams.addresses(), "CPU": self.core,
             # Two descriptors a connection, and some for itself.
             "CONNECTIONS": min(9900, (self.open_files - 150) // 2)})
-        return self._peer("haproxy", ports, tls_port, self.processes.start(
+        return self._peer("haproxy", ports, tls_ports, self.processes.start(
             "haproxy", [find("haproxy"), "-db", "-f", config], {self.core}))
+
+    def _pingora(self, _home, _):
+        ports, tls_ports, _ = self._ports()
+        argv = [self.binaries.pingora, self.certificates / "cert.pem", self.certificates / "key.pem"]
+        for prefix, own in (("", ports), ("tls:", tls_ports)):
+            argv += [f"{prefix}127.0.0.1:{port}=127.0.0.1:{self.upstreams.ports[name]}" for name, port in own.items()]
+        return self._peer("pingora", ports, tls_ports, self.processes.start("pingora", argv, {self.core}), h2_only=True)
 
     def _relay(self, _home, _):
         argv = [self.binaries.tools, "relay"]
@@ -162,14 +212,14 @@ class Starter:
             "KEY_HASH": "sha256:" + hashlib.sha256(KEY.encode()).hexdigest()})
         process = self.processes.start(
             name, [*self.binaries.wrapper(home), self.binaries.ringway, "serve", "--config", config], {self.core})
-        return self._peer(name, {upstream: port for upstream in MODELS}, tls_port, process)
+        return self._peer(name, {upstream: port for upstream in MODELS}, {upstream: tls_port for upstream in OVER_TLS}, process)
 
 
 class Binaries:
     """What was built, and what to run Ringway under (callgrind)."""
 
-    def __init__(self, ringway, tools, wrapper=lambda home: []):
-        self.ringway, self.tools, self.wrapper = pathlib.Path(ringway), pathlib.Path(tools), wrapper
+    def __init__(self, ringway, tools, wrapper=lambda home: [], pingora=None):
+        self.ringway, self.tools, self.wrapper, self.pingora = pathlib.Path(ringway), pathlib.Path(tools), wrapper, pingora
 
 
 def fill(template, home, values):
@@ -181,13 +231,15 @@ def fill(template, home, values):
     return path
 
 
-def versions(ringway):
-    """What each peer calls itself."""
+def versions(binaries):
+    """What each peer calls itself; pingora by its lock file, and only where it was built."""
     def first_line(*argv):
         done = subprocess.run([str(part) for part in argv], capture_output=True, text=True, timeout=10)
         return next(iter((done.stdout + done.stderr).strip().splitlines()), "unknown")
     return {
         "nginx": first_line(find("nginx"), "-v").removeprefix("nginx version: nginx/"),
         "haproxy": first_line(find("haproxy"), "-v").removeprefix("HAProxy version ").split(" ")[0],
-        "ringway": first_line(ringway, "--version").removeprefix("ringway "),
+        "ringway": first_line(binaries.ringway, "--version").removeprefix("ringway "),
+        **({"pingora": re.search(r'name = "pingora-core"\nversion = "(.*)"', PINGORA_LOCK.read_text())[1]}
+           if binaries.pingora else {}),
     }

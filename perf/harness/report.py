@@ -3,7 +3,9 @@
 from statistics import median
 
 BARS = ("nginx", "haproxy")
-IDLE = ("idle", "tls-idle")
+# Over HTTP/2, where it was built.
+H2_BAR = "pingora"
+IDLE = ("idle", "tls-idle", "h2-idle")
 MIB = 1 << 20
 
 
@@ -33,11 +35,12 @@ def results_md(results):
         f"`{results['command']}`, {results['date']}", "",
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, loopback only; the proxy on core "
         f"{machine['proxy_core']}, load and upstream on {', '.join(map(str, machine['other_cores']))}.",
-        f"- nginx {versions['nginx']}, HAProxy {versions['haproxy']}, Ringway {versions['ringway']}.",
+        f"- {versions_line(versions, ', ')}.",
         f"- Ringway's start-up line: `{results['ring']}`",
-        f"- {results['rounds']} rounds (3 for the longest load); medians; ratios are taken inside each round against the better of nginx and "
-        "HAProxy and then the median, with the lowest and highest of the rounds in brackets.",
-        "- `relay` copies bytes on a monoio ring without reading them; `direct` has no proxy: what the generator and the upstream can do.",
+        f"- {results['rounds']} rounds (3 for the longest loads); medians; ratios are taken inside each round against the better of nginx and "
+        "HAProxy (over HTTP/2 the best of these and pingora) and then the median, with the lowest and highest of the rounds in brackets.",
+        "- `relay` copies bytes on a monoio ring without reading them; `direct` has no proxy: what the generator and the upstream can do "
+        "(over HTTP/2 it is nginx that answers by itself).",
         "- How to read and repeat this: [README.md](README.md).", "",
         "## What must hold", "", *markdown(["work", "must", "is", ""], [
             [work, must, value, "pass" if held else "**missed**"] for work, must, value, held in musts(results)]),
@@ -52,8 +55,13 @@ def results_md(results):
 
 def heading(results):
     machine, versions = results["machine"], results["versions"]
-    return (f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']} · nginx {versions['nginx']} · "
-            f"HAProxy {versions['haproxy']} · Ringway {versions['ringway']} · {results['rounds']} rounds · {results['date']}")
+    return (f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']} · {versions_line(versions, ' · ')} · "
+            f"{results['rounds']} rounds · {results['date']}")
+
+
+def versions_line(versions, between):
+    names = {"nginx": "nginx", "haproxy": "HAProxy", "pingora": "pingora", "ringway": "Ringway"}
+    return between.join(f"{name} {versions[key]}" for key, name in names.items() if key in versions)
 
 
 def failed(results):
@@ -83,15 +91,26 @@ def dig(value, path):
     return value
 
 
-def over_bar(rounds, peer, *path):
-    """Ratios inside rounds: the peer's figure over the better of nginx and HAProxy in that round."""
+def bars_of(key, rounds):
+    """The peers that a load is judged against."""
+    return (*BARS, *([H2_BAR] if key.startswith("h2") and any(H2_BAR in round_ for round_ in rounds) else []))
+
+
+def over_bar(rounds, peer, *path, bars=BARS):
+    """Ratios inside rounds: the peer's figure over the best of `bars` in that round."""
     ratios = []
     for round_ in rounds:
-        bars = [dig(round_.get(bar), path) for bar in BARS]
+        bars_here = [dig(round_.get(bar), path) for bar in bars]
         own = dig(round_.get(peer), path)
-        if own is not None and None not in bars and min(bars) > 0:
-            ratios.append(own / min(bars))
+        if own is not None and None not in bars_here and min(bars_here) > 0:
+            ratios.append(own / min(bars_here))
     return ratios
+
+
+def over_beside(rounds, peer):
+    """Ratios inside rounds: the delay of events beside a stream that nobody reads, over that on another connection."""
+    pairs = [[dig(round_.get(peer), (name, "p99_us")) for name in ("delay", "delay_beside")] for round_ in rounds]
+    return [own / beside for own, beside in pairs if own is not None and beside]
 
 
 def beyond(rounds, peer, other, *path):
@@ -124,7 +143,8 @@ def table_of(results, key):
              f"{idle['given_back']:.0%}", number(idle["before"]["rss_kib"] / 1024, 1)]
             for peer, idle in visits.items()]
     unit = results["units"][key]
-    header = ["peer", f"CPU µs / {unit}", "× better of the two", f"{unit}s/s"]
+    bars = bars_of(key, visits)
+    header = ["peer", f"CPU µs / {unit}", f"× {better_of(bars)}", f"{unit}s/s"]
     if unit == "request":
         spans = [("latency", name) for name in ("p50_us", "p99_us", "p999_us")]
         header += ["p50 µs", "p99 µs", "p99.9 µs"]
@@ -136,7 +156,9 @@ def table_of(results, key):
         header += ["delay p50 µs", "p99 µs", "p99.9 µs", "lumps"]
     rows = []
     for peer in results["peers"]:
-        ratios = over_bar(visits, peer, "cpu_us_per_unit")
+        if not any(peer in round_ for round_ in visits):
+            continue
+        ratios = over_bar(visits, peer, "cpu_us_per_unit", bars=bars)
         ratio = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "–"
         row = [peer, number(middle(each(visits, peer, "cpu_us_per_unit")), 1), ratio,
                number(middle(each(visits, peer, "per_second")), 0)]
@@ -144,8 +166,16 @@ def table_of(results, key):
             row.append(number(middle(each(visits, peer, *span)), 0))
         if unit == "event":
             row.append(number(middle(each(visits, peer, "lumps")), 0))
+        if key == "h2-stall":
+            row += [number(middle(each(visits, peer, "delay_beside", "p99_us")), 0), number(middle(over_beside(visits, peer)), 2)]
         rows.append(row)
+    if key == "h2-stall":
+        header += ["p99 µs of the other", "× that"]
     return results["loads"][key], header, rows
+
+
+def better_of(bars):
+    return "better of the two" if len(bars) == 2 else "best of the three"
 
 
 def number(value, digits):
@@ -178,10 +208,15 @@ def musts(results):
         if value is not None:
             rows.append((work, must, shown, value <= limit))
 
-    for key, limit in (("post", 0.95), ("tls", 0.90), ("shake", 0.90), ("resume", 0.90), ("sse", 0.85)):
-        ratio = middle(over_bar(figures.get(key, []), "ringway", "cpu_us_per_unit"))
+    for key, limit in (("post", 0.95), ("tls", 0.90), ("shake", 0.90), ("resume", 0.90), ("sse", 0.85), ("h2", 0.90), ("h2-sse", 0.75)):
+        bars = bars_of(key, figures.get(key, []))
+        ratio = middle(over_bar(figures.get(key, []), "ringway", "cpu_us_per_unit", bars=bars))
+        must = "the better of nginx and HAProxy" if len(bars) == 2 else "the best of nginx, HAProxy and pingora"
         at_most(f"{results['loads'].get(key)}: CPU per {results['units'].get(key)}", ratio, limit,
-                f"≤ {limit} × the better of nginx and HAProxy", f"{ratio:.2f} ×" if ratio is not None else "")
+                f"≤ {limit} × {must}", f"{ratio:.2f} ×" if ratio is not None else "")
+    stalled = middle(over_beside(figures.get("h2-stall", []), "ringway"))
+    at_most(f"{results['loads'].get('h2-stall')}: delay of the 99, p99", stalled, 1.05, "≤ 1.05 × that of the other 100",
+            f"{stalled:.2f} ×" if stalled is not None else "")
     seen = middle([dig(round_.get("sighted"), ["cpu_us_per_unit"]) / dig(round_.get("ringway"), ["cpu_us_per_unit"])
                    for round_ in figures.get("post", []) if {"sighted", "ringway"} <= round_.keys()])
     at_most("metrics and access log on: CPU per request, all threads", seen, 1.05, "≤ 1.05 × without",
@@ -193,7 +228,7 @@ def musts(results):
         at_most(f"{results['loads'].get(key)}: {label}, p99", more, 0, "not above the better of the two",
                 f"{more:+.0f} µs (adds {own:.0f} µs to direct)" if more is not None and own is not None else "")
     # What the allocator keeps of a session's many small pieces is in the table; nobody is promised a bound for it.
-    for key, held, kept in (("idle", 4, 0.5), ("tls-idle", 10, None)):
+    for key, held, kept in (("idle", 4, 0.5), ("tls-idle", 10, None), ("h2-idle", 16, None)):
         idle = figures.get(key, {}).get("ringway")
         if idle:
             at_most(results["loads"][key], idle["kib_per_connection"], held, f"≤ {held} KiB each",

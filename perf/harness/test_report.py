@@ -60,6 +60,25 @@ class Report(unittest.TestCase):
                 figures.update(requests=100, resumed=resumed)
             self.assertEqual(len(report.render(results(**{key: rounds}))[1]), failed, (key, resumed))
 
+    def test_over_http2_the_bar_is_the_best_of_three_and_of_two_without_pingora(self):
+        rounds = visits((10, 20, 7.2), (10, 20, 7.2))
+        for pingora, shown, held in ((None, "0.72 ×", True), (9, "0.80 ×", False)):
+            for round_ in rounds:
+                if pingora:
+                    round_["pingora"] = {"cpu_us_per_unit": pingora, "errors": 0, "reasons": {}}
+            row = [row for row in report.musts(results(**{"h2-sse": rounds})) if "CPU" in row[0]]
+            self.assertEqual([(row[2], row[3]) for row in row], [(shown, held)])
+        self.assertIn("best of the three", report.render(results(**{"h2": rounds}))[0])
+        self.assertIn("better of the two", report.render(results(**{"post": rounds}))[0])
+
+    def test_what_a_stalled_stream_does_to_the_others_is_a_ratio_inside_a_round(self):
+        for own, shown, held in (((315, 945, 90), "1.05 ×", True), ((318, 900, 900), "1.06 ×", False)):
+            rounds = visits((10, 20, 9), (10, 20, 9), (10, 20, 9))
+            for round_, p99, beside in zip(rounds, own, (300, 900, 100)):
+                round_["ringway"].update(delay={"p99_us": p99}, delay_beside={"p99_us": beside})
+            rows = [row for row in report.musts(results(**{"h2-stall": rounds})) if "delay of the 99" in row[0]]
+            self.assertEqual([(row[2], row[3]) for row in rows], [(shown, held)])
+
     def test_every_peer_has_a_row_in_the_page(self):
         page = report.results_md(results(post=visits((10, 20, 9)), start={"nginx": [40.0, 50.0, 60.0]}))
         for row in ("| nginx | 10.0 | 1.00 (1.00–1.00) |", "| ringway | 9.0 | 0.90 (0.90–0.90) |", "| nginx | 50.0 | 60.0 |"):
