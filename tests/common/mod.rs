@@ -10,6 +10,7 @@ pub mod authority;
 pub mod client;
 pub mod coding;
 pub mod dns;
+pub mod http2;
 pub mod https;
 pub mod metrics;
 pub mod origin;
