@@ -64,10 +64,10 @@ impl Buffers {
 
     /// An empty buffer with room for `room` bytes, one of the three sizes if it fits.
     pub fn take_for(&self, room: usize) -> Vec<u8> {
-        match room {
-            ..=READ_BYTES => self.take(),
-            ..=LARGE_BYTES => self.take_large(),
-            _ => Vec::with_capacity(room),
+        match () {
+            () if room <= READ_BYTES => self.take(),
+            () if room <= LARGE_BYTES => self.take_large(),
+            () => Vec::with_capacity(room),
         }
     }
 
