@@ -16,6 +16,7 @@ mod models;
 mod relay;
 mod reply;
 mod secure;
+mod send;
 pub mod state;
 mod streams;
 

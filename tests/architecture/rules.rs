@@ -96,6 +96,7 @@ const EXCHANGE: &[&str] = &[
     "worker/intake.rs",
     "worker/body.rs",
     "worker/attempt.rs",
+    "worker/send.rs",
     "worker/relay.rs",
     "control/admin.rs",
 ];
