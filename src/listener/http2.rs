@@ -115,13 +115,19 @@ pub async fn serve(
     let duplex = Duplex::new(input.clone(), out.clone(), watch);
     let work = async {
         timer.set(clock.now() + terms.preface);
-        let mut handshake = pin!(builder(terms).handshake::<_, Piece>(duplex));
-        let shaken = poll_fn(|cx| match handshake.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(outcome.map_err(|_| Ended::Failed)),
-            Poll::Pending if timer.poll_expired(cx) || ending() == Ending::IdleOver => Poll::Ready(Err(Ended::Silent)),
-            Poll::Pending => Poll::Pending,
-        });
-        match shaken.await {
+        // Boxed, for a future keeps room for all that was ever in it, and thousands of connections may wait.
+        let shaken = {
+            let mut handshake = Box::pin(builder(terms).handshake::<_, Piece>(duplex));
+            poll_fn(|cx| match handshake.as_mut().poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(outcome.map(Box::new).map_err(|_| Ended::Failed)),
+                Poll::Pending if timer.poll_expired(cx) || ending() == Ending::IdleOver => {
+                    Poll::Ready(Err(Ended::Silent))
+                }
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+        };
+        match shaken {
             Err(ended) => ended,
             Ok(connection) => {
                 let mut host = Host::new(connection, terms, clock, &timer, buffers, ending, accept, heard);
@@ -235,7 +241,7 @@ async fn drive(
 
 /// What becomes of a connection once it is open.
 struct Host<'a, E, A> {
-    connection: Connection<Duplex<Watch>, Piece>,
+    connection: Box<Connection<Duplex<Watch>, Piece>>,
     pings: Option<PingPong>,
     terms: &'a Terms,
     clock: &'a Clock,
@@ -256,7 +262,7 @@ struct Host<'a, E, A> {
 impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
     #[allow(clippy::too_many_arguments)]
     fn new(
-        mut connection: Connection<Duplex<Watch>, Piece>,
+        mut connection: Box<Connection<Duplex<Watch>, Piece>>,
         terms: &'a Terms,
         clock: &'a Clock,
         timer: &'a Timer,
