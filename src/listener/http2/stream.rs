@@ -2,7 +2,8 @@
 //!
 //! The request is held as bytes: its head as HTTP/1.1 has it, then what has come of its body. What was asked for by
 //! [`Stream::poll_fill`] is given back to the client's window when more is asked for: who does not read on holds its own
-//! client up, and nobody else's.
+//! client up, and nobody else's. The last bytes of a body whose length was announced are not given out before the stream
+//! has ended: if others follow, the request is malformed (RFC 9113 §8.1.1), and no provider may have taken it for whole.
 //!
 //! The answer is handed to the connection piece by piece; the connection sends what the client's windows allow. While
 //! more than [`UNSENT_BYTES_MAX`] of it have not left, no more is taken, so that a client that does not read holds up its
@@ -17,6 +18,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::super::client::Interrupt;
@@ -38,6 +40,10 @@ pub struct Stream {
     body: RecvStream,
     /// Bytes of the body that were taken and not yet given back to the client's window.
     taken: usize,
+    /// Bytes of the body that are still to come, where its length was announced.
+    left: Option<u64>,
+    /// The last of them, until the stream has ended.
+    held: Bytes,
     /// True once all of the request has come.
     received: bool,
     /// Why the head was refused.
@@ -115,6 +121,7 @@ impl Stream {
             path: parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str),
         };
         let lines = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let fault = write_request(&mut head, &pseudo, lines, ended).err();
         if fault.is_some() {
             head.clear();
@@ -124,6 +131,8 @@ impl Stream {
             at: 0,
             body,
             taken: 0,
+            left: length,
+            held: Bytes::new(),
             received: ended,
             fault,
             bodiless: ended,
@@ -165,6 +174,8 @@ impl Stream {
         match written {
             Framing::Chunked => Ok(Framing::UntilClose),
             Framing::Length(1..) if self.bodiless => Err(OTHER_LENGTH),
+            // That nothing comes is known when the stream ends.
+            Framing::Length(0) if !self.bodiless => Ok(Framing::UntilClose),
             framing => Ok(framing),
         }
     }
@@ -182,21 +193,37 @@ impl Stream {
             match ready!(self.body.poll_data(cx)) {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
-                    self.taken = data.len();
-                    if self.at > 0 && self.request.len() + data.len() > self.request.capacity() {
-                        self.request.drain(..self.at);
-                        self.at = 0;
+                    self.taken += data.len();
+                    if self.completes(data.len()) && !self.body.is_end_stream() {
+                        self.held = data;
+                        continue;
                     }
-                    self.request.extend_from_slice(&data);
+                    self.push(&data);
                     return Poll::Ready(Ok(true));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None => {
                     self.received = true;
-                    return Poll::Ready(Ok(false));
+                    let held = std::mem::take(&mut self.held);
+                    self.push(&held);
+                    return Poll::Ready(Ok(!held.is_empty()));
                 }
             }
         }
+    }
+
+    /// Counts bytes of the body; true if they are the last of those that were announced. The library takes no more.
+    fn completes(&mut self, len: usize) -> bool {
+        self.left = self.left.map(|left| left.saturating_sub(len as u64));
+        self.left == Some(0)
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        if self.at > 0 && self.request.len() + data.len() > self.request.capacity() {
+            self.request.drain(..self.at);
+            self.at = 0;
+        }
+        self.request.extend_from_slice(data);
     }
 
     /// Ready once the client has given the stream up, its connection has ended, or `timer` has run out.
