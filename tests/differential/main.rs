@@ -1,12 +1,14 @@
 //! Messages that two readers could take in two ways, through the gateway to a recording origin, to nginx and to HAProxy:
 //! each is refused, or understood alike by all. And the answers of an origin that means harm: a client's next request
-//! gets its own answer, never what is left of another.
+//! gets its own answer, never what is left of another. [`downgrade`] has the messages of HTTP/2.
 //!
 //! `cargo test --test differential -- --nocapture` shows besides what nginx and HAProxy make of each message by themselves.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod downgrade;
 mod early;
+mod h2wire;
 mod peers;
 mod recorder;
 mod requests;

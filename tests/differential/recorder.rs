@@ -3,8 +3,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+
+use super::PATIENCE;
 
 /// A request as the origin understood it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,14 @@ pub struct Seen {
 pub struct Recorder {
     pub address: SocketAddr,
     log: Arc<Mutex<Vec<Seen>>>,
+    raw: Arc<Raw>,
+}
+
+/// Every byte that came, of whatever connection, and how many connections have ended.
+#[derive(Default)]
+struct Raw {
+    came: Mutex<(Vec<u8>, usize)>,
+    more: Condvar,
 }
 
 /// What an origin sends for a request.
@@ -39,23 +49,70 @@ impl Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let log = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&log);
+        let raw = Arc::new(Raw::default());
+        let kept = (Arc::clone(&log), Arc::clone(&raw));
         thread::spawn(move || {
             for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-                let (log, reply) = (Arc::clone(&kept), Arc::clone(&reply));
-                thread::spawn(move || serve(number, stream, &log, &*reply));
+                let ((log, raw), reply) = (kept.clone(), Arc::clone(&reply));
+                thread::spawn(move || serve(number, Tapped { stream, raw }, &log, &*reply));
             }
         });
-        Recorder { address, log }
+        Recorder { address, log, raw }
     }
 
     /// What came since this was last asked.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.log.lock().expect("not poisoned"))
     }
+
+    /// The bytes that came since this was last asked.
+    pub fn take_raw(&self) -> Vec<u8> {
+        std::mem::take(&mut self.raw.came.lock().expect("not poisoned").0)
+    }
+
+    /// Forgets what came.
+    pub fn forget(&self) {
+        self.take();
+        self.take_raw();
+    }
+
+    /// How many connections have ended.
+    pub fn ends(&self) -> usize {
+        self.raw.came.lock().expect("not poisoned").1
+    }
+
+    /// Waits until these bytes are among those that came; false if they do not come.
+    pub fn has_come(&self, bytes: &[u8]) -> bool {
+        self.until(|came, _| came.windows(bytes.len()).any(|window| window == bytes))
+    }
+
+    /// Waits until so many connections have ended; false if they do not.
+    pub fn has_ended(&self, ends: usize) -> bool {
+        self.until(|_, ended| ended == ends)
+    }
+
+    fn until(&self, holds: impl Fn(&[u8], usize) -> bool) -> bool {
+        let came = self.raw.came.lock().expect("not poisoned");
+        let waited = self.raw.more.wait_timeout_while(came, PATIENCE, |(bytes, ends)| !holds(bytes, *ends));
+        !waited.expect("not poisoned").1.timed_out()
+    }
 }
 
-fn echo(seen: &Seen) -> Reply {
+/// A connection of which every byte is kept, and its end told.
+struct Tapped {
+    stream: TcpStream,
+    raw: Arc<Raw>,
+}
+
+impl Drop for Tapped {
+    fn drop(&mut self) {
+        self.raw.came.lock().expect("not poisoned").1 += 1;
+        self.raw.more.notify_all();
+    }
+}
+
+/// Answers with what was understood.
+pub fn echo(seen: &Seen) -> Reply {
     let answer = format!("{} {}\n{}", seen.method, seen.target, String::from_utf8_lossy(&seen.body));
     let length = answer.len();
     let head =
@@ -66,14 +123,14 @@ fn echo(seen: &Seen) -> Reply {
 
 fn serve(
     number: usize,
-    mut stream: TcpStream,
+    mut tapped: Tapped,
     log: &Mutex<Vec<Seen>>,
     reply: &dyn Fn((usize, &TcpStream), &Seen) -> Reply,
 ) {
-    let _ = stream.set_nodelay(true);
+    let _ = tapped.stream.set_nodelay(true);
     let mut held = Vec::new();
     loop {
-        let seen = match read(&mut stream, &mut held) {
+        let seen = match read(&mut tapped, &mut held) {
             Ok(seen) => seen,
             // Ended between two requests, or within one, which then never was one.
             Err(None) => return,
@@ -87,20 +144,20 @@ fn serve(
             }
         };
         log.lock().expect("not poisoned").push(seen.clone());
-        let reply = reply((number, &stream), &seen);
-        if stream.write_all(&reply.bytes).is_err() {
+        let reply = reply((number, &tapped.stream), &seen);
+        if tapped.stream.write_all(&reply.bytes).is_err() {
             return;
         }
         if reply.ends {
             // Others may hold the socket too.
-            let _ = stream.shutdown(Shutdown::Write);
+            let _ = tapped.stream.shutdown(Shutdown::Write);
             return;
         }
     }
 }
 
 /// The next request, taken off `held`. The error is the rule that was broken, if one was.
-fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> Result<Seen, Option<&'static str>> {
+fn read(stream: &mut Tapped, held: &mut Vec<u8>) -> Result<Seen, Option<&'static str>> {
     let end = loop {
         if let Some(at) = held.windows(4).position(|window| window == b"\r\n\r\n") {
             break at;
@@ -164,25 +221,27 @@ fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> Result<Seen, Option<&'sta
     Ok(Seen { method, target, body })
 }
 
-fn fill(stream: &mut TcpStream, held: &mut Vec<u8>) -> Result<(), Option<&'static str>> {
+fn fill(tapped: &mut Tapped, held: &mut Vec<u8>) -> Result<(), Option<&'static str>> {
     let mut piece = [0; 16 << 10];
-    match stream.read(&mut piece) {
+    match tapped.stream.read(&mut piece) {
         Ok(0) | Err(_) => Err(None),
         Ok(count) => {
+            tapped.raw.came.lock().expect("not poisoned").0.extend_from_slice(&piece[..count]);
+            tapped.raw.more.notify_all();
             held.extend_from_slice(&piece[..count]);
             Ok(())
         }
     }
 }
 
-fn take(stream: &mut TcpStream, held: &mut Vec<u8>, count: usize) -> Result<Vec<u8>, Option<&'static str>> {
+fn take(stream: &mut Tapped, held: &mut Vec<u8>, count: usize) -> Result<Vec<u8>, Option<&'static str>> {
     while held.len() < count {
         fill(stream, held)?;
     }
     Ok(held.drain(..count).collect())
 }
 
-fn line(stream: &mut TcpStream, held: &mut Vec<u8>) -> Result<String, Option<&'static str>> {
+fn line(stream: &mut Tapped, held: &mut Vec<u8>) -> Result<String, Option<&'static str>> {
     loop {
         if let Some(at) = held.windows(2).position(|two| two == b"\r\n") {
             let line: Vec<u8> = held.drain(..at + 2).collect();

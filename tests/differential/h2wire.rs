@@ -1,0 +1,226 @@
+//! An HTTP/2 client that sends any frame with any byte in any place, and reads no more of an answer than its status, its
+//! body and how it ended. It knows no library: heads are literals that are neither indexed nor compressed.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+
+pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
+
+/// What a frame may hold unless its reader says otherwise (RFC 9113 §4.2).
+pub const FRAME_BYTES_MAX: usize = 16 << 10;
+
+/// One frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("24 bits").to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A field of a head, as a literal without indexing (RFC 7541 §6.2.2).
+pub fn field(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0];
+    for text in [name, value] {
+        integer(&mut bytes, text.len());
+        bytes.extend(text);
+    }
+    bytes
+}
+
+/// An integer after seven bits (RFC 7541 §5.1), the first of which says that what follows is not compressed.
+fn integer(bytes: &mut Vec<u8>, number: usize) {
+    let Some(mut rest) = number.checked_sub(127) else {
+        bytes.push(number as u8);
+        return;
+    };
+    bytes.push(127);
+    while rest >= 128 {
+        bytes.push(128 | rest as u8);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+}
+
+/// A head, in as many frames as it takes.
+pub fn head(stream: u32, block: &[u8], ends: bool) -> Vec<u8> {
+    let mut pieces = block.chunks(FRAME_BYTES_MAX).peekable();
+    let (mut kind, mut flags, mut bytes) = (HEADERS, if ends { END_STREAM } else { 0 }, Vec::new());
+    loop {
+        let piece = pieces.next().unwrap_or_default();
+        let last = if pieces.peek().is_none() { END_HEADERS } else { 0 };
+        bytes.extend(frame(kind, flags | last, stream, piece));
+        if last != 0 {
+            return bytes;
+        }
+        (kind, flags) = (CONTINUATION, 0);
+    }
+}
+
+/// What became of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It was answered, to the end.
+    Answer(u16, Vec<u8>),
+    /// It was reset, for this reason.
+    Reset(u32),
+    /// The connection has ended, for this reason if one was told.
+    Ended(Option<u32>),
+    /// Nothing comes.
+    Silent,
+}
+
+/// One connection.
+pub struct Http2 {
+    pub stream: TcpStream,
+    held: Vec<u8>,
+    told: Option<u32>,
+}
+
+impl Http2 {
+    /// Connects and sends what comes first. Windows are as wide as they may be, and the other side is to remember no field.
+    pub fn connect(address: SocketAddr, patience: Duration) -> Http2 {
+        let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_read_timeout(Some(patience)).expect("a read timeout");
+        stream.set_write_timeout(Some(patience)).expect("a write timeout");
+        let mut http2 = Http2 { stream, held: Vec::new(), told: None };
+        let settings = [[0, 1, 0, 0, 0, 0], [0, 4, 0x7f, 0xff, 0xff, 0xff]].concat();
+        let window = (0x7fff_ffff_u32 - 65_535).to_be_bytes();
+        let first = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(SETTINGS, 0, 0, &settings),
+            frame(WINDOW_UPDATE, 0, 0, &window),
+        ];
+        http2.send(&first.concat());
+        http2
+    }
+
+    /// Sends; a peer that has closed is no failure.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends a byte at a time.
+    pub fn drip(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Ends this side.
+    pub fn half_close(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// What becomes of `stream`, interim answers passed over; of other streams nothing is kept.
+    pub fn answer(&mut self, stream: u32) -> Said {
+        let (mut status, mut body) = (0, Vec::new());
+        loop {
+            let (kind, flags, of, payload) = match self.frame() {
+                Ok(frame) => frame,
+                Err(said) => return said,
+            };
+            match kind {
+                SETTINGS if flags & ACK == 0 => self.send(&frame(SETTINGS, ACK, 0, &[])),
+                PING if flags & ACK == 0 => self.send(&frame(PING, ACK, 0, &payload)),
+                GOAWAY => self.told = Some(word(&payload[4..])),
+                RST_STREAM if of == stream => return Said::Reset(word(&payload)),
+                HEADERS if of == stream && status < 200 => status = status_of(&payload),
+                DATA if of == stream => body.extend(&payload),
+                _ => {}
+            }
+            if matches!(kind, HEADERS | DATA) && of == stream && flags & END_STREAM != 0 {
+                return Said::Answer(status, body);
+            }
+        }
+    }
+
+    fn frame(&mut self) -> Result<(u8, u8, u32, Vec<u8>), Said> {
+        let head: Vec<u8> = self.take(9)?;
+        let length = word(&[0, head[0], head[1], head[2]]) as usize;
+        let payload = self.take(length)?;
+        assert!(head[4] & PADDED == 0 || head[3] > HEADERS, "the gateway pads nothing");
+        Ok((head[3], head[4], word(&head[5..]), payload))
+    }
+
+    fn take(&mut self, count: usize) -> Result<Vec<u8>, Said> {
+        while self.held.len() < count {
+            let mut piece = [0; 16 << 10];
+            match self.stream.read(&mut piece) {
+                Ok(count) if count > 0 => self.held.extend_from_slice(&piece[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Err(Said::Silent);
+                }
+                _ => return Err(Said::Ended(self.told)),
+            }
+        }
+        Ok(self.held.drain(..count).collect())
+    }
+}
+
+fn word(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"))
+}
+
+/// The status of an answer, which is the first field of its head.
+fn status_of(block: &[u8]) -> u16 {
+    let mut block = block;
+    // A change of the table's size, of five bits.
+    while block[0] & 0xe0 == 0x20 {
+        assert_ne!(block[0], 0x3f, "no table is as large");
+        block = &block[1..];
+    }
+    if block[0] & 0x80 != 0 {
+        // In the static table.
+        return [200, 204, 206, 304, 400, 404, 500][usize::from(block[0] & 0x7f) - 8];
+    }
+    let index = if block[0] & 0x40 != 0 { block[0] & 0x3f } else { block[0] & 0x0f };
+    assert!((8..=14).contains(&index), "the first field is no status: {block:02x?}");
+    let (length, text) = (usize::from(block[1] & 0x7f), &block[2..]);
+    let digits = if block[1] & 0x80 == 0 { text[..3].to_vec() } else { digits(&text[..length]) };
+    std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse().ok()).expect("three digits")
+}
+
+/// Three digits in the code of RFC 7541, appendix B: 0, 1 and 2 are of five bits, the others of six.
+fn digits(coded: &[u8]) -> Vec<u8> {
+    let mut bits = coded.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
+    let mut take = |count: usize| bits.by_ref().take(count).fold(0, |sum, bit| sum << 1 | bit);
+    let mut digit = || match take(5) {
+        few @ 0..=2 => b'0' + few,
+        half => b'3' + (half << 1 | take(1)) - 0b01_1001,
+    };
+    vec![digit(), digit(), digit()]
+}
+
+#[test]
+fn a_status_is_read_however_it_is_written() {
+    for (block, status) in [
+        (&[0x88_u8][..], 200),
+        (&[0x20, 0x8d], 404),
+        (&[0x08, 0x03, b'4', b'3', b'1'], 431),
+        (&[0x48, 0x03, b'4', b'1', b'7'], 417),
+        // "405": 011010 00000 011011
+        (&[0x48, 0x83, 0b0110_1000, 0b0000_1101, 0b1111_1111], 405),
+        // "302", as in RFC 7541, C.6.1.
+        (&[0x48, 0x82, 0x64, 0x02], 302),
+    ] {
+        assert_eq!(status_of(block), status, "{block:02x?}");
+    }
+}
