@@ -63,6 +63,7 @@ pub fn write_request<'a>(
         .map_err(|_| Malformed::bad(":path holds a byte that no path may (RFC 3986 §3.3)"))?;
     let mut host = pseudo.authority;
     if let Some(authority) = pseudo.authority {
+        check("host", authority.as_bytes())?;
         write(out, "host", authority.as_bytes())?;
     }
     let mut has_length = false;

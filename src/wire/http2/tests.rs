@@ -133,6 +133,8 @@ fn what_is_one_thing_here_and_another_in_http_1_1_is_refused() {
         Pseudo { scheme: Some("HTTPS"), ..PLAIN },
         Pseudo { method: "", ..PLAIN },
         Pseudo { authority: Some(""), ..PLAIN },
+        Pseudo { authority: Some(" api.test"), ..PLAIN },
+        Pseudo { authority: Some("api.test\t"), ..PLAIN },
         Pseudo { authority: Some("user@api.test"), ..PLAIN },
         Pseudo { authority: Some("api.test:99999"), ..PLAIN },
         Pseudo { method: "CONNECT", scheme: None, authority: None, path: None },
