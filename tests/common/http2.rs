@@ -294,19 +294,3 @@ fn digits(coded: &[u8]) -> Vec<u8> {
     };
     vec![digit(), digit(), digit()]
 }
-
-#[test]
-fn a_status_is_read_however_it_is_written() {
-    for (block, status) in [
-        (&[0x88_u8][..], 200),
-        (&[0x20, 0x8d], 404),
-        (&[0x08, 0x03, b'4', b'3', b'1'], 431),
-        (&[0x48, 0x03, b'4', b'1', b'7'], 417),
-        // "405": 011010 00000 011011
-        (&[0x48, 0x83, 0b0110_1000, 0b0000_1101, 0b1111_1111], 405),
-        // "302", as in RFC 7541, C.6.1.
-        (&[0x48, 0x82, 0x64, 0x02], 302),
-    ] {
-        assert_eq!(status_of(block), status, "{block:02x?}");
-    }
-}

@@ -10,14 +10,14 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Mutex, mpsc};
 
 use super::common::{Config, Gateway};
-use super::h2wire::{
-    ACK, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, PADDED, PING, PUSH_PROMISE, RST_STREAM, SETTINGS, Said,
-    WINDOW_UPDATE, field, frame, head,
-};
 use super::peers::Peer;
 use super::recorder::{Recorder, Reply, Seen, echo};
 use super::requests::SMUGGLED;
 use super::{PATIENCE, open_gateway, report};
+use crate::common::http2::{
+    ACK, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, PADDED, PING, PUSH_PROMISE, RST_STREAM, SETTINGS, Said,
+    WINDOW_UPDATE, field, frame, head,
+};
 use messages::{Case, Fate, Message};
 
 /// Who stands behind the gateway.

@@ -8,7 +8,6 @@
 mod common;
 mod downgrade;
 mod early;
-mod h2wire;
 mod peers;
 mod recorder;
 mod requests;

@@ -3,8 +3,8 @@
 mod fields;
 mod frames;
 
-use super::super::h2wire::{DATA, END_STREAM, Said, field, frame, head};
 use super::super::requests::SMUGGLED;
+use crate::common::http2::{DATA, END_STREAM, Said, field, frame, head};
 
 /// What must become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! What follows a head, and the frames that a message comes in.
 
-use super::super::super::h2wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, frame, head};
 use super::super::super::requests::SMUGGLED;
 use super::Fate::{Ended, Passed, Reset};
 use super::{JSON, Message, Table};
+use crate::common::http2::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, frame, head};
 
 pub fn trailers(table: &mut Table) {
     // Those that are sound are left out, as HTTP/1.1's are that might frame or route: nobody sees any.
