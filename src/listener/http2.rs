@@ -1,7 +1,7 @@
 //! One client connection that carries many exchanges at once: HTTP/2 (RFC 9113), by the `h2` library.
 //!
 //! The library knows compression, flow control and the states of streams; it never sees the socket. What it reads has
-//! come, and passes a [`Census`] of frames that carry nothing; what it writes is gathered and leaves when the turn's
+//! come, and passes a [`Sieve`] that knows what a frame may be; what it writes is gathered and leaves when the turn's
 //! streams have had their say, in one write. Each new stream is handed out at once, to be served by a task of its own
 //! ([`Stream`]).
 
@@ -9,7 +9,7 @@ mod stream;
 
 pub use stream::{Piece, Stream, UNSENT_BYTES_MAX};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -25,7 +25,7 @@ use crate::net::buf::Buffers;
 use crate::net::duplex::{Duplex, Outbox, Sentry};
 use crate::net::stream::Output;
 use crate::net::timer::Timer;
-use crate::wire::http2::Census;
+use crate::wire::http2::{Fault, Sieve};
 
 /// How long a connection may take to end once it has nothing under way.
 const LINGER: Duration = Duration::from_secs(2);
@@ -79,18 +79,29 @@ pub enum Ended {
     Silent,
 }
 
-/// Counts frames on their way in.
+/// Looks at frames on their way in.
 struct Watch {
-    census: Census,
+    sieve: Sieve,
     clock: Clock,
+    heard: Rc<Heard>,
+}
+
+/// What was found out by reading.
+#[derive(Default)]
+struct Heard {
     /// Bytes have come since this was last set to false.
-    heard: Rc<std::cell::Cell<bool>>,
+    any: Cell<bool>,
+    /// Why no more is read.
+    fault: Cell<Option<Fault>>,
 }
 
 impl Sentry for Watch {
-    fn see(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.heard.set(true);
-        self.census.see(bytes, || self.clock.now()).map_err(io::Error::other)
+    fn pass(&mut self, bytes: &[u8], room: usize, put: impl FnMut(&[u8])) -> Option<usize> {
+        if !bytes.is_empty() {
+            self.heard.any.set(true);
+        }
+        let passed = self.sieve.pass(bytes, room, put, || self.clock.now());
+        passed.map_err(|fault| self.heard.fault.set(Some(fault))).ok()
     }
 }
 
@@ -109,9 +120,9 @@ pub async fn serve(
     input.expect_events(true);
     let input = Rc::new(RefCell::new(input));
     let out = Rc::new(Outbox::new(buffers.clone()));
-    let heard = Rc::new(std::cell::Cell::new(false));
-    let watch =
-        Watch { census: Census::of_client(terms.control_frames_max), clock: clock.clone(), heard: heard.clone() };
+    let heard = Rc::new(Heard::default());
+    let sieve = Sieve::of_client(terms.control_frames_max, FRAME_BYTES_MAX);
+    let watch = Watch { sieve, clock: clock.clone(), heard: heard.clone() };
     let duplex = Duplex::new(input.clone(), out.clone(), watch);
     let work = async {
         timer.set(clock.now() + terms.preface);
@@ -249,7 +260,7 @@ struct Host<'a, E, A> {
     buffers: &'a Rc<Buffers>,
     ending: E,
     accept: A,
-    heard: Rc<std::cell::Cell<bool>>,
+    heard: Rc<Heard>,
     requests: u32,
     /// True if it had streams when the timer was set.
     busy: Option<bool>,
@@ -269,7 +280,7 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
         buffers: &'a Rc<Buffers>,
         ending: E,
         accept: A,
-        heard: Rc<std::cell::Cell<bool>>,
+        heard: Rc<Heard>,
     ) -> Host<'a, E, A> {
         let pings = connection.ping_pong();
         Host {
@@ -310,6 +321,10 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
                 Poll::Pending => break,
             }
         }
+        if let Some(fault) = self.heard.fault.get() {
+            self.end(Reason::from(fault.code()), cx);
+            return Poll::Ready(Ended::Failed);
+        }
         let busy = self.connection.has_streams();
         if self.busy != Some(busy) {
             self.busy = Some(busy);
@@ -327,7 +342,7 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
             if !busy {
                 return self.leave(cx);
             }
-            let heard = self.heard.replace(false);
+            let heard = self.heard.any.replace(false);
             if !heard && self.asked {
                 return Poll::Ready(Ended::Silent);
             }
@@ -355,9 +370,13 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
 
     /// Says that nothing more is served, with nothing under way.
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        self.end(Reason::NO_ERROR, cx);
+        Poll::Ready(Ended::Done)
+    }
+
+    fn end(&mut self, reason: Reason, cx: &mut Context<'_>) {
+        self.connection.abrupt_shutdown(reason);
         // It is gathered at once; the connection's own end waits for nothing.
         let _ = self.connection.poll_closed(cx);
-        Poll::Ready(Ended::Done)
     }
 }

@@ -21,11 +21,11 @@ pub const GATHER_BYTES_MAX: usize = 64 << 10;
 
 /// Looks at bytes on their way in.
 pub trait Sentry {
-    /// Looks at the next bytes of the connection, cut anywhere.
+    /// Looks at the next bytes of the connection, cut anywhere, or at none; `put` is given what may pass, `room` bytes at
+    /// most. Says how many were seen: all, unless there is no more room or it is to be asked again.
     ///
-    /// # Errors
-    /// What is wrong with them: nothing further is read.
-    fn see(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// `None` if nothing passes any more: reading waits then for ever, and whoever owns the connection is to end it.
+    fn pass(&mut self, bytes: &[u8], room: usize, put: impl FnMut(&[u8])) -> Option<usize>;
 }
 
 /// Both directions of a connection.
@@ -46,15 +46,18 @@ impl<S: Sentry + Unpin> AsyncRead for Duplex<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Duplex { input, sentry, .. } = self.get_mut();
         let mut input = input.borrow_mut();
-        if input.bytes().is_empty() && !ready!(input.poll_fill(cx))? {
-            return Poll::Ready(Ok(()));
+        let before = buf.filled().len();
+        loop {
+            let seen = sentry.pass(input.bytes(), buf.remaining(), |bytes| buf.put_slice(bytes));
+            let Some(seen) = seen else { return Poll::Pending };
+            input.consume(seen);
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+            if input.bytes().is_empty() && !ready!(input.poll_fill(cx))? {
+                return Poll::Ready(Ok(()));
+            }
         }
-        let len = input.bytes().len().min(buf.remaining());
-        let bytes = &input.bytes()[..len];
-        sentry.see(bytes)?;
-        buf.put_slice(bytes);
-        input.consume(len);
-        Poll::Ready(Ok(()))
     }
 }
 

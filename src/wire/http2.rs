@@ -6,11 +6,13 @@
 //! version can hold and the other would take for something else; the reader refuses the rest.
 //!
 //! Not here: compression, flow control and the states of streams, which are the library's; [`Census`] only counts
-//! frames beneath it.
+//! frames beneath it, and [`Sieve`] holds back what it would take amiss.
 
 mod census;
+mod sieve;
 
 pub use census::{Census, Flood};
+pub use sieve::{Fault, Sieve};
 
 use super::http1::{Known, METHOD_BYTES_MAX, Malformed, is_token_byte, write_header, write_request_line};
 

@@ -77,19 +77,24 @@ impl Census {
 
     /// A whole header has come.
     fn frame(&mut self, now: &impl Fn() -> Instant) -> Result<(), Flood> {
-        const END_STREAM: u8 = 1;
-        const ACK: u8 = 1;
         let [high, middle, low, kind, flags, ..] = self.header;
         self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        self.count(kind, flags, self.skip, now)
+    }
+
+    /// Counts one frame, of `len` bytes.
+    pub(super) fn count(&mut self, kind: u8, flags: u8, len: usize, now: &impl Fn() -> Instant) -> Result<(), Flood> {
+        const END_STREAM: u8 = 1;
+        const ACK: u8 = 1;
         let counts = match kind {
             // DATA: nothing in it, and not the end either.
-            0 => self.skip == 0 && flags & END_STREAM == 0,
+            0 => len == 0 && flags & END_STREAM == 0,
             // HEADERS, PUSH_PROMISE, WINDOW_UPDATE.
             1 | 5 | 8 => false,
             // SETTINGS, PING: an acknowledgement answers one of ours.
             4 | 6 => flags & ACK == 0,
             // CONTINUATION with something in it; the library counts those of one head.
-            9 => self.skip == 0,
+            9 => len == 0,
             // GOAWAY.
             7 => false,
             // PRIORITY, RST_STREAM, and whatever else there may be.
