@@ -344,11 +344,11 @@ impl Client {
         }
     }
 
-    /// Ends where nothing is under way any more.
-    pub async fn close(&mut self, until: Instant) {
+    /// Ends where nothing is under way any more; what was written last may take until `until` to leave.
+    pub async fn close(&mut self, now: Instant, until: Instant) {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.stream.output.speak(true),
-            Carrier::Http2(stream) => stream.settle(&self.timer, until).await,
+            Carrier::Http2(stream) => stream.settle(&self.timer, now, until).await,
         }
     }
 }

@@ -310,7 +310,7 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.requests += 1;
-                    (self.accept)(Stream::new(request, respond, self.buffers));
+                    (self.accept)(Stream::new(request, respond, self.terms.stream_window, self.buffers));
                     if self.requests == self.terms.requests_max && !self.leaving {
                         self.leaving = true;
                         self.connection.graceful_shutdown();

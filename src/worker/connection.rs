@@ -102,7 +102,8 @@ async fn serve_with(
             }
         }
     }
-    Box::pin(client.close(write_until(worker, worker.clock.now()))).await;
+    let now = worker.clock.now();
+    Box::pin(client.close(now, write_until(worker, now))).await;
     Turns::Over
 }
 

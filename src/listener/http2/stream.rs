@@ -10,6 +10,7 @@
 //! own provider alone.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -30,7 +31,7 @@ use crate::wire::http2::{NOT_ONE_HEAD, OTHER_LENGTH, Pseudo, fields, write_reque
 
 /// What of one answer may wait for its client, in bytes, before no more is taken; a piece beyond it may be under way.
 pub const UNSENT_BYTES_MAX: usize = 64 << 10;
-/// How long a client has to take what was written last.
+/// How long a client has to take what was written last, or to end a request that was answered.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// One stream.
@@ -46,6 +47,8 @@ pub struct Stream {
     held: Bytes,
     /// True once all of the request has come.
     received: bool,
+    /// What may come of the body before it is asked for, in bytes.
+    window: u32,
     /// Why the head was refused.
     fault: Option<Malformed>,
     /// True if no body was announced.
@@ -105,10 +108,11 @@ impl Drop for Piece {
 }
 
 impl Stream {
-    /// Takes a request over.
+    /// Takes a request over, of whose body `window` bytes may come before more is asked for.
     pub(super) fn new(
         request: http::Request<RecvStream>,
         respond: SendResponse<Piece>,
+        window: u32,
         buffers: &Rc<Buffers>,
     ) -> Stream {
         let (parts, body) = request.into_parts();
@@ -134,6 +138,7 @@ impl Stream {
             left: length,
             held: Bytes::new(),
             received: ended,
+            window,
             fault,
             bodiless: ended,
             respond,
@@ -317,27 +322,47 @@ impl Stream {
         self.respond.send_reset(Reason::INTERNAL_ERROR);
     }
 
-    /// Waits until all that was handed over has left, or `until`; what has not left then is given up.
-    pub(in super::super) async fn settle(&mut self, timer: &Timer, until: Instant) {
-        if self.home.unsent.get() == 0 {
+    /// Waits until all that was handed over has left, or `until`; what has not left then is given up. If the request was
+    /// answered before its end came, waits for that as well where it can come unasked: until then the client has a stream to
+    /// end, and many take it for a failed request if there is none.
+    pub(in super::super) async fn settle(&mut self, timer: &Timer, now: Instant, until: Instant) {
+        if self.home.unsent.get() > 0 {
+            timer.set(until);
+            poll_fn(|cx| match self.poll_unsent(0, cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => self.poll_interrupt(timer, cx).map(drop),
+            })
+            .await;
+        }
+        if self.home.unsent.get() > 0 {
+            self.reset();
             return;
         }
-        timer.set(until);
-        let left = std::future::poll_fn(|cx| match self.poll_unsent(0, cx) {
-            Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => self.poll_interrupt(timer, cx).map(|_| false),
-        })
-        .await;
-        if !left {
-            self.reset();
+        // The client's window is opened again when half of it is used.
+        if self.over && !self.received && self.left.unwrap_or(0) <= u64::from(self.window / 2) {
+            timer.set(now + LINGER);
+            poll_fn(|cx| match self.poll_end(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => self.poll_interrupt(timer, cx).map(drop),
+            })
+            .await;
         }
+    }
+
+    /// Ready once the request has ended; what comes of it is dropped, and no more is asked for.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.received {
+            let data = ready!(self.body.poll_data(cx));
+            self.received = !matches!(data, Some(Ok(_)));
+        }
+        Poll::Ready(())
     }
 
     /// Lets what was handed over leave; then, if the answer was not ended, says so.
     pub(in super::super) async fn linger(&mut self, timer: &Timer, now: Instant) {
         timer.set(now + LINGER);
         timer.keep();
-        self.settle(timer, now + LINGER).await;
+        self.settle(timer, now, now + LINGER).await;
         if !self.over {
             self.reset();
         }
