@@ -7,6 +7,7 @@ what only a gateway does: that tells a fault of the gateway from one of the prov
 import json
 import os
 import signal
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -204,6 +205,76 @@ def strict(mock):
     gateway = start_gateway(mock, CONFIG)
     yield gateway
     gateway.process.stop()
+
+
+def certify(folder, name, signer=None):
+    """A certificate for this machine and its key. Without a signer it vouches for itself, and may sign others."""
+    chain, key, config = (folder / f"{name}.{end}" for end in ("pem", "key", "cnf"))
+    config.write_text("[req]\ndistinguished_name = none\n[none]\n")
+    ca = ["-CA", signer[0], "-CAkey", signer[1]] if signer else []
+    subprocess.run(["openssl", "req", "-x509", "-config", config, *ca, "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                    "-addext", f"basicConstraints=critical,CA:{'FALSE' if signer else 'TRUE'}",
+                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", chain],
+                   check=True, capture_output=True, timeout=PATIENCE_S)
+    return chain, key
+
+
+class Doors:
+    """A gateway with two listeners, one for TLS and one in the clear."""
+
+    def __init__(self, mock, folder, more=""):
+        authority = certify(folder, "authority")
+        self.authority = authority[0]
+        chain, key = certify(folder, "gateway", authority)
+        listener = '[[listeners]]\naddress = "127.0.0.1:0"\n'
+        tls = f'{listener}[listeners.tls]\ncertificates = [{{{{ chain = "{chain}", key = "{key}" }}}}]\n'
+        routes = DEFAULT_ROUTE.replace("{", "{{").replace("}", "}}")
+        self.gateway = start_gateway(mock, CONFIG.replace(listener, listener + tls, 1) + routes + more)
+        lines = self.gateway.process.lines
+        self.ports = {door: int(address(lines, f"listening on {scheme}://").rsplit(":", 1)[1])
+                      for door, scheme in (("tls", "https"), ("clear", "http"))}
+
+    def trust(self):
+        return ssl.create_default_context(cafile=self.authority)
+
+    def connect(self, door, *values, **options):
+        """A client of HTTP/2 at one of the two."""
+        from http2_peer import Peer  # which imports from here
+
+        return Peer(self.ports[door], self.trust() if door == "tls" else None, *values, **options)
+
+    def stop(self):
+        alive = self.gateway.process.child.poll() is None
+        self.gateway.process.stop()
+        assert alive, "the gateway died:\n" + "\n".join(self.gateway.process.lines)
+
+
+@pytest.fixture(scope="session")
+def doors(mock, tmp_path_factory):
+    doors = Doors(mock, tmp_path_factory.mktemp("doors"))
+    yield doors
+    doors.stop()
+
+
+@pytest.fixture(params=["tls", "clear"])
+def connect(request, doors):
+    """Connects by HTTP/2; each test over TLS and in the clear."""
+    peers = []
+
+    def connect(*values, **options):
+        peers.append(doors.connect(request.param, *values, **options))
+        return peers[-1]
+
+    connect.door = request.param
+    yield connect
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+def peer(connect):
+    return connect()
 
 
 def openai_client(gateway, key=KEY, **options):

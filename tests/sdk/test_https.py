@@ -1,32 +1,18 @@
 """The SDKs over HTTPS, with certificates that openssl has made."""
 
 import ssl
-import subprocess
 
 import anthropic
 import openai
 import pytest
 
-from conftest import CONFIG, KEY, PATIENCE_S, start_gateway
+from conftest import CONFIG, KEY, PATIENCE_S, certify, start_gateway
 
 pytestmark = pytest.mark.gateway
 
 MODEL = "mock:ttft=1ms,gap=1ms,tokens=20"
 HELLO = [{"role": "user", "content": "Say hello."}]
 LISTENER = '[[listeners]]\naddress = "127.0.0.1:0"\n'
-
-
-def certify(folder, name, signer=None):
-    """A certificate for this machine and its key. Without a signer it vouches for itself, and may sign others."""
-    chain, key, config = (folder / f"{name}.{end}" for end in ("pem", "key", "cnf"))
-    config.write_text("[req]\ndistinguished_name = none\n[none]\n")
-    ca = ["-CA", signer[0], "-CAkey", signer[1]] if signer else []
-    subprocess.run(["openssl", "req", "-x509", "-config", config, *ca, "-newkey", "ec", "-pkeyopt",
-                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-                    "-addext", f"basicConstraints=critical,CA:{'FALSE' if signer else 'TRUE'}",
-                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", chain],
-                   check=True, capture_output=True, timeout=PATIENCE_S)
-    return chain, key
 
 
 class Front:
