@@ -101,6 +101,27 @@ class Page:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
+def browse(url, pages, *more):
+    """Opens `url` in a browser until each of `pages` has reported."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", *more]
+        # It is to talk to this machine only.
+        flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        flags += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={folder}/profile"]
+        with open(f"{folder}/log", "w+b") as log:
+            command = ["chromium", *flags, "--remote-debugging-port=0", url]
+            # A group of its own, so that all of its processes can be ended by its number.
+            browser = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            try:
+                for page in pages:
+                    if not page.reported.wait(BROWSER_PATIENCE_S):
+                        log.seek(0)
+                        pytest.fail("the page did not report; chromium wrote:\n" + log.read().decode(errors="replace"))
+            finally:
+                os.killpg(browser.pid, signal.SIGKILL)
+                browser.wait()
+
+
 @pytest.fixture(scope="module")
 def pages(mock):
     """What the listed page and the other one have seen."""
@@ -112,23 +133,7 @@ def pages(mock):
     text = PAGE.replace("GATEWAYS", gateways).replace("KEY", KEY)
     other.text = text.replace("OTHER", "")
     listed.text = text.replace("OTHER", f'<iframe src="{other.origin}/"></iframe>')
-    with tempfile.TemporaryDirectory() as folder:
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-        # It is to talk to this machine only.
-        flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        flags += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={folder}/profile"]
-        with open(f"{folder}/log", "w+b") as log:
-            command = ["chromium", *flags, "--remote-debugging-port=0", listed.origin + "/"]
-            # A group of its own, so that all of its processes can be ended by its number.
-            browser = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-            try:
-                for page in (listed, other):
-                    if not page.reported.wait(BROWSER_PATIENCE_S):
-                        log.seek(0)
-                        pytest.fail("the page did not report; chromium wrote:\n" + log.read().decode(errors="replace"))
-            finally:
-                os.killpg(browser.pid, signal.SIGKILL)
-                browser.wait()
+    browse(listed.origin + "/", [listed, other])
     for gateway in (with_cors, without):
         gateway.process.stop()
     yield listed.seen, other.seen
