@@ -124,7 +124,7 @@ pub struct Http2Schema {
     /// What a client may send of one request's body before it is asked for: 64KiB to 16MiB. Default 1MiB.
     #[schemars(extend("default" = "1MiB"))]
     pub stream_window: Option<ByteSize>,
-    /// What it may send of all of them together, which bounds what one connection can hold: 64KiB to 1GiB. Default 16MiB.
+    /// What it may send of all of them together before they are asked for: 64KiB to 1GiB. Default 16MiB.
     #[schemars(extend("default" = "16MiB"))]
     pub connection_window: Option<ByteSize>,
     /// Frames that make work and carry nothing (PING, SETTINGS, RST_STREAM, PRIORITY, empty and unknown ones), at once and

@@ -190,10 +190,7 @@ impl Stream {
         if self.received {
             return Poll::Ready(Ok(false));
         }
-        let taken = std::mem::take(&mut self.taken);
-        if taken > 0 {
-            self.body.flow_control().release_capacity(taken).map_err(io::Error::other)?;
-        }
+        self.give_back()?;
         loop {
             match ready!(self.body.poll_data(cx)) {
                 Some(Ok(data)) if data.is_empty() => {}
@@ -204,16 +201,28 @@ impl Stream {
                         continue;
                     }
                     self.push(&data);
+                    if self.body.is_end_stream() {
+                        self.give_back()?;
+                    }
                     return Poll::Ready(Ok(true));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None => {
                     self.received = true;
+                    self.give_back()?;
                     let held = std::mem::take(&mut self.held);
                     self.push(&held);
                     return Poll::Ready(Ok(!held.is_empty()));
                 }
             }
+        }
+    }
+
+    /// Opens the client's windows again by what was taken.
+    fn give_back(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.taken) {
+            0 => Ok(()),
+            taken => self.body.flow_control().release_capacity(taken).map_err(io::Error::other),
         }
     }
 
