@@ -529,3 +529,48 @@ fn where_it_is_not_spoken_it_is_refused_as_what_it_is() {
     let status = client.response("GET").head.status;
     assert!(status >= 400 && started.elapsed() < PATIENCE, "{status}");
 }
+
+#[test]
+fn a_connection_that_nobody_reads_from_is_not_kept() {
+    let mock = Mock::start(&[]);
+    let more =
+        "[client]\nwrite = \"200ms\"\nkeep_alive = \"200ms\"\nrequests_max = 1000000\n[http2]\nstreams_max = 1000";
+    let gateway = Gateway::start(&Config::new(&[mock.url()]).and(more).admin());
+    let mut http2 = connect(&gateway);
+    // Refusals, which need no key: more of them than any buffers hold.
+    let mut stream = 1;
+    while stream < 400_000 {
+        let requests: Vec<u8> =
+            (0..50).flat_map(|at| request(stream + 2 * at, "GET", "/v1/models", &[], None)).collect();
+        stream += 100;
+        if std::io::Write::write_all(&mut http2.stream, &requests).is_err() {
+            break;
+        }
+    }
+    metric_is(&gateway, "ringway_http2_connections_failed_total", &[], 1.0);
+    metric_is(&gateway, "ringway_http2_connections_open", &[], 0.0);
+    metric_is(&gateway, "ringway_client_connections_open", &[], 0.0);
+}
+
+#[test]
+fn bodies_that_have_come_take_no_room_in_the_connections_window() {
+    let origin = Origin::start();
+    let config = Config::new(&[origin.url()]).and("[http2]\nconnection_window = \"64KiB\"\nstream_window = \"64KiB\"");
+    let gateway = Gateway::start(&config);
+    let mut http2 = connect(&gateway);
+    let prompt = format!("{{\"model\":\"m\",\"x\":\"{}\"}}", "p".repeat(15_000));
+    let mut length = JSON.to_vec();
+    let text = prompt.len().to_string();
+    length.push(("content-length", &text));
+    let mut peers = Vec::new();
+    for stream in (1..41).step_by(2) {
+        http2.send(&request(stream, "POST", PATH, &length, Some(prompt.as_bytes())));
+        let mut peer = origin.accept();
+        assert_eq!(peer.request().text(), prompt, "stream {stream}, none of the others answered yet");
+        peers.push(peer);
+    }
+    for (at, peer) in peers.iter_mut().enumerate() {
+        peer.answer("{}");
+        assert_eq!(http2.answer(2 * at as u32 + 1), Said::Answer(200, b"{}".to_vec()));
+    }
+}

@@ -55,6 +55,8 @@ pub struct Terms {
     pub ping: Duration,
     /// Requests before it is closed.
     pub requests_max: u32,
+    /// How long a client has to take what is sent in one turn.
+    pub write: Duration,
 }
 
 /// How far the gateway is with ending.
@@ -105,6 +107,7 @@ impl Sentry for Watch {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 /// Serves the connection of `stream` until it ends: `accept` is given each request, `ending` asked whenever the task is
 /// woken.
 pub async fn serve(
@@ -113,6 +116,7 @@ pub async fn serve(
     buffers: &Rc<Buffers>,
     clock: &Clock,
     timer: Timer,
+    write_timer: Timer,
     ending: impl Fn() -> Ending,
     accept: impl FnMut(Stream),
 ) -> Ended {
@@ -125,15 +129,19 @@ pub async fn serve(
     let watch = Watch { sieve, clock: clock.clone(), heard: heard.clone() };
     let duplex = Duplex::new(input.clone(), out.clone(), watch);
     let work = async {
+        // At the gateway's end its streams say their last words, and it goes with the last of them.
+        timer.keep();
         timer.set(clock.now() + terms.preface);
         // Boxed, for a future keeps room for all that was ever in it, and thousands of connections may wait.
         let shaken = {
             let mut handshake = Box::pin(builder(terms).handshake::<_, Piece>(duplex));
             poll_fn(|cx| match handshake.as_mut().poll(cx) {
-                Poll::Ready(outcome) => Poll::Ready(outcome.map(Box::new).map_err(|_| Ended::Failed)),
-                Poll::Pending if timer.poll_expired(cx) || ending() == Ending::IdleOver => {
-                    Poll::Ready(Err(Ended::Silent))
-                }
+                Poll::Ready(Ok(connection)) => Poll::Ready(Ok(Box::new(connection))),
+                // Opened ahead of need, and not needed.
+                Poll::Ready(Err(_)) if !heard.any.get() => Poll::Ready(Err(Ended::Done)),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(Ended::Failed)),
+                Poll::Pending if ending() == Ending::IdleOver => Poll::Ready(Err(Ended::Done)),
+                Poll::Pending if timer.poll_expired(cx) => Poll::Ready(Err(Ended::Silent)),
                 Poll::Pending => Poll::Pending,
             })
             .await
@@ -146,7 +154,8 @@ pub async fn serve(
             }
         }
     };
-    let ended = drive(pin!(work), &out, &mut output, buffers).await;
+    let patience = Patience { timer: &write_timer, clock, within: terms.write };
+    let ended = drive(pin!(work), &out, &mut output, buffers, &patience).await;
     // The last words must not be overtaken by a reset, which follows where bytes are unread.
     output.speak(true);
     socket.finish();
@@ -183,18 +192,28 @@ fn builder(terms: &Terms) -> Builder {
         // What was reset by either side is remembered for a while, for frames that cross; never more than are open.
         .max_concurrent_reset_streams(streams)
         .max_pending_accept_reset_streams(streams)
-        .max_local_error_reset_streams(Some(10 * streams))
+        // It counts those that are refused as well, over the connection's whole life.
+        .max_local_error_reset_streams(Some((10 * streams).max(1000)))
         .reset_stream_duration(RESET_FOR)
         .max_send_buffer_size(UNSENT_BYTES_MAX);
     builder
 }
 
-/// Does `work` and sends what it gathers, until the work is done and all is sent.
+/// How long one write may take.
+struct Patience<'a> {
+    timer: &'a Timer,
+    clock: &'a Clock,
+    within: Duration,
+}
+
+/// Does `work` and sends what it gathers, until the work is done and all is sent. A client that takes nothing for longer
+/// than is allowed counts as gone: neither its streams nor anything else could ever tell it so.
 async fn drive(
     mut work: Pin<&mut impl Future<Output = Ended>>,
     out: &Outbox,
     output: &mut Output,
     buffers: &Buffers,
+    patience: &Patience<'_>,
 ) -> Ended {
     let mut done = None;
     loop {
@@ -223,6 +242,7 @@ async fn drive(
             }
         }
         // The client is slow. Meanwhile its streams go on, as far as there is room to gather.
+        patience.timer.set(patience.clock.now() + patience.within);
         let mut write = pin!(output.write(bytes));
         let result = poll_fn(|cx| {
             if let Poll::Ready((result, bytes)) = write.as_mut().poll(cx) {
@@ -237,10 +257,12 @@ async fn drive(
             match done {
                 // Nobody is there to take it.
                 Some(Ended::Silent | Ended::Failed) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                _ if patience.timer.poll_expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                 _ => Poll::Pending,
             }
         })
         .await;
+        patience.timer.set(Instant::NEVER);
         if result.is_err() {
             out.fail();
             if let Some(ended) = done {
@@ -268,6 +290,8 @@ struct Host<'a, E, A> {
     leaving: bool,
     /// A ping has not been answered yet.
     asked: bool,
+    /// How it ends, once what was said last has been gathered.
+    over: Option<Ended>,
 }
 
 impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
@@ -297,10 +321,14 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
             busy: None,
             leaving: false,
             asked: false,
+            over: None,
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let Some(ended) = self.over {
+            return self.finish(ended, cx);
+        }
         let ending = (self.ending)();
         if !self.leaving && (ending != Ending::Not || self.requests >= self.terms.requests_max) {
             self.leaving = true;
@@ -322,8 +350,7 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
             }
         }
         if let Some(fault) = self.heard.fault.get() {
-            self.end(Reason::from(fault.code()), cx);
-            return Poll::Ready(Ended::Failed);
+            return self.end(Reason::from(fault.code()), Ended::Failed, cx);
         }
         let busy = self.connection.has_streams();
         if self.busy != Some(busy) {
@@ -370,13 +397,23 @@ impl<'a, E: Fn() -> Ending, A: FnMut(Stream)> Host<'a, E, A> {
 
     /// Says that nothing more is served, with nothing under way.
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        self.end(Reason::NO_ERROR, cx);
-        Poll::Ready(Ended::Done)
+        self.end(Reason::NO_ERROR, Ended::Done, cx)
     }
 
-    fn end(&mut self, reason: Reason, cx: &mut Context<'_>) {
+    fn end(&mut self, reason: Reason, ended: Ended, cx: &mut Context<'_>) -> Poll<Ended> {
         self.connection.abrupt_shutdown(reason);
-        // It is gathered at once; the connection's own end waits for nothing.
-        let _ = self.connection.poll_closed(cx);
+        self.over = Some(ended);
+        self.timer.set(self.clock.now() + self.terms.write);
+        self.finish(ended, cx)
+    }
+
+    /// Ready once all is gathered that was said: a stream has ended for the library when it has the last frame in hand, for
+    /// which there may be no room yet.
+    fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Ended> {
+        match self.connection.poll_closed(cx) {
+            Poll::Ready(_) => Poll::Ready(ended),
+            Poll::Pending if self.timer.poll_expired(cx) => Poll::Ready(Ended::Silent),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }

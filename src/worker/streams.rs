@@ -14,8 +14,9 @@ use crate::config::Config;
 use crate::listener::Entry;
 use crate::listener::client::Client;
 use crate::listener::http2::{self, Ended, Ending, Terms};
-use crate::net::rt::spawn;
+use crate::net::rt::{CatchUnwind, spawn};
 use crate::net::stream::Stream;
+use crate::telemetry::log;
 use crate::telemetry::metrics::board::{Board, ListenerBoard};
 
 /// Serves a client that speaks HTTP/2 until the connection ends, and every exchange with it.
@@ -24,13 +25,15 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
     let crowd = Rc::new(Crowd::new(worker.board.clone(), entry.listener));
     let accept = |stream| {
         let (worker, place) = (worker.clone(), crowd.clone().enter());
-        let mut client = Client::http2(stream, worker.timers.timer());
+        let client = Client::http2(stream, worker.timers.timer());
         spawn(async move {
             let _place = place;
-            let exchange = async {
+            // Its end as well: where the connection has panicked, even letting go of a stream may.
+            let exchange = CatchUnwind::new(async {
+                let mut client = client;
                 connection::serve_one(&worker, &mut client, entry).await;
-            };
-            worker.drain.unless_given_up(pin!(exchange)).await;
+            });
+            worker.drain.unless_given_up(pin!(async { drop(exchange.await) })).await;
         });
     };
     let ending = || match () {
@@ -38,8 +41,14 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) {
         () if worker.drain.has_begun() => Ending::Begun,
         () => Ending::Not,
     };
-    let timer = worker.timers.timer();
-    let ended = http2::serve(stream, &terms, &worker.buffers, &worker.clock, timer, ending, accept).await;
+    let (timer, write_timer) = (worker.timers.timer(), worker.timers.timer());
+    let served = http2::serve(stream, &terms, &worker.buffers, &worker.clock, timer, write_timer, ending, accept);
+    // What strangers send runs through much code that is not ours: should it panic, this connection ends and no other.
+    let ended = CatchUnwind::new(served).await.unwrap_or_else(|panic| {
+        let event = log::error("worker", format!("an HTTP/2 connection panicked and was ended: {panic}"));
+        event.with("worker", worker.id.0).say();
+        Ended::Failed
+    });
     crowd.counts().http2_failed.add(u64::from(ended != Ended::Done));
     // They see that their client is gone, and leave their records.
     crowd.gone().await;
@@ -57,6 +66,7 @@ fn terms(config: &Config) -> Terms {
         keep_alive: config.client.keep_alive,
         ping: http2.ping,
         requests_max: config.client.requests_max,
+        write: config.client.write,
     }
 }
 
