@@ -107,9 +107,9 @@ impl Sentry for Watch {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 /// Serves the connection of `stream` until it ends: `accept` is given each request, `ending` asked whenever the task is
 /// woken.
+#[allow(clippy::too_many_arguments)]
 pub async fn serve(
     stream: crate::net::stream::Stream,
     terms: &Terms,
@@ -161,7 +161,6 @@ pub async fn serve(
     socket.finish();
     if ended != Ended::Silent {
         timer.set(clock.now() + LINGER);
-        timer.keep();
         poll_fn(|cx| {
             let mut input = input.borrow_mut();
             loop {
