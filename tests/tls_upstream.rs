@@ -176,3 +176,55 @@ fn a_name_is_resolved_and_checked() {
     let gateway = Gateway::start(&Config::new(&[format!("https://localhost:{}/v1", address.port())]).endpoint(&ca));
     assert_eq!(ask(&mut gateway.connect()).json()["served"], true);
 }
+
+/// What the gateway and a provider that speaks both agree on, and a request over it.
+fn agreed(http2: &str, offered: &[&str]) -> (Option<String>, u16) {
+    let authority = Authority::new("agreeing");
+    let mut config = Arc::unwrap_or_clone(server_config(authority.sign("127.0.0.1", false), &TLS13));
+    config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let provider = listener.local_addr().expect("its address");
+    let lines = format!("ca = \"{}\"\n{http2}", authority.file.display());
+    let gateway = Gateway::start(&Config::new(&[format!("https://{provider}/v1")]).endpoint(&lines));
+    let served = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut session = ServerConnection::new(Arc::new(config)).expect("a session");
+        while session.is_handshaking() {
+            session.complete_io(&mut stream).expect("a handshake");
+        }
+        let agreed = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+        if agreed.as_deref() != Some("h2") {
+            let _ = answer_all(StreamOwned::new(session, stream));
+        }
+        agreed
+    });
+    let status = ask(&mut gateway.connect()).head.status;
+    drop(gateway);
+    (served.join().expect("what was agreed on"), status)
+}
+
+#[test]
+fn http2_is_spoken_where_it_is_offered_and_wanted() {
+    let name = |name: &str| Some(name.to_owned());
+    // It closes without an answer, since it only looks at what was agreed on.
+    assert_eq!(agreed("", &["h2", "http/1.1"]), (name("h2"), 502));
+    assert_eq!(agreed("http2 = \"auto\"", &["http/1.1", "h2"]).0, name("http/1.1"), "the provider's preference");
+    assert_eq!(agreed("http2 = \"auto\"", &["http/1.1"]), (name("http/1.1"), 200));
+    assert_eq!(agreed("http2 = \"auto\"", &[]), (None, 200));
+    assert_eq!(agreed("http2 = \"never\"", &["h2", "http/1.1"]), (name("http/1.1"), 200));
+    assert_eq!(agreed("http2 = \"prior-knowledge\"", &["h2", "http/1.1"]).0, name("h2"));
+}
+
+#[test]
+fn where_http2_is_not_spoken_after_all_those_who_waited_go_on_at_once() {
+    let authority = Authority::new("waiting");
+    let provider = provider(authority.sign("127.0.0.1", false), &TLS13);
+    let gateway = gateway(provider, Some(&authority));
+    let mut clients: Vec<Client> = (0..20).map(|_| gateway.connect()).collect();
+    for client in &mut clients {
+        client.send_request("POST", "/v1/chat/completions", &JSON, &chat("any", false));
+    }
+    for client in &mut clients {
+        assert_eq!(client.response("POST").text(), r#"{"served":true}"#);
+    }
+}

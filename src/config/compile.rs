@@ -23,9 +23,9 @@ use super::read::{Item, Reading, Section, Text};
 use super::report::{Errors, quoted};
 use super::schema::*;
 use super::{
-    AccessLog, Admin, Auth, ClientTimers, Config, Driver, Endpoint, HalfClose, Http2, Key, Limits, Listener, Log,
-    LogFormat, LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Proxy, Ring, Target, TraceStart, proxy,
-    secrets, url, values,
+    AccessLog, Admin, Auth, ClientTimers, Config, Driver, Endpoint, EndpointHttp2, HalfClose, Http2, Key, Limits,
+    Listener, Log, LogFormat, LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Proxy, Ring, Target, TraceStart,
+    proxy, secrets, url, values,
 };
 use crate::base::{EndpointId, ModelId};
 

@@ -174,6 +174,19 @@ pub struct Endpoint {
     pub client_certificate: Option<KeyPair>,
     /// The HTTP proxy that it is reached through.
     pub proxy: Option<Proxy>,
+    /// Whether HTTP/2 is spoken with it.
+    pub http2: EndpointHttp2,
+}
+
+/// Whether HTTP/2 is spoken with an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointHttp2 {
+    /// Over TLS, if it agrees (ALPN).
+    Auto,
+    /// Never.
+    Never,
+    /// It is known to speak it, in the clear too.
+    PriorKnowledge,
 }
 
 impl Endpoint {
@@ -393,6 +406,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
                 ca: None,
                 client_certificate: None,
                 proxy: None,
+                http2: EndpointHttp2::Auto,
             });
         }
         config.providers.push(Provider {

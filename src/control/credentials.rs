@@ -12,6 +12,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::base::clock::UnixTime;
+use crate::config::EndpointHttp2;
 use crate::config::{Config, KeyPair, ListenerTls, TlsGroup, TlsVersion};
 use crate::net::tls::{self, ClientConfig, Credentials, Faulty, Group, Identity, ServerConfig, Tickets, Version};
 
@@ -111,7 +112,13 @@ impl Loader {
             if back.seen.replace(seen) == Some(seen) {
                 continue;
             }
-            match made.entry(seen).or_insert_with(|| client_config(parts.0.as_deref(), parts.1.as_ref(), &files)) {
+            let offered: &[&[u8]] = match endpoint.http2 {
+                EndpointHttp2::Auto => &[b"h2", b"http/1.1"],
+                EndpointHttp2::Never => &[b"http/1.1"],
+                EndpointHttp2::PriorKnowledge => &[b"h2"],
+            };
+            let make = || client_config(parts.0.as_deref(), parts.1.as_ref(), offered, &files);
+            match made.entry((seen, offered)).or_insert_with(make) {
                 Ok(config) => {
                     back.made = Some(config.clone());
                     renewed.push(format!("endpoint {}", endpoint.name));
@@ -204,13 +211,18 @@ fn blame(fault: &Faulty, tls: &ListenerTls) -> String {
     }
 }
 
-fn client_config(ca: Option<&Path>, own: Option<&KeyPair>, files: &Files) -> Result<Arc<ClientConfig>, String> {
+fn client_config(
+    ca: Option<&Path>,
+    own: Option<&KeyPair>,
+    offered: &[&[u8]],
+    files: &Files,
+) -> Result<Arc<ClientConfig>, String> {
     let authority = ca.map(|path| contents(files, path)).transpose()?;
     let identity = match own {
         Some(KeyPair { chain, key }) => Some(Identity { chain: contents(files, chain)?, key: contents(files, key)? }),
         None => None,
     };
-    tls::client_config(authority, identity).map_err(|error| {
+    tls::client_config(authority, identity, offered).map_err(|error| {
         let names: Vec<String> = ca.into_iter().map(|path| path.display().to_string()).collect();
         let own = own.into_iter().flat_map(|pair| [&pair.chain, &pair.key]).map(|path| path.display().to_string());
         format!("{}: {error}", names.into_iter().chain(own).collect::<Vec<_>>().join(", "))

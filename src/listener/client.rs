@@ -188,11 +188,23 @@ impl Client {
     /// # Errors
     /// As [`Client::write`].
     pub async fn say_continue(&mut self) -> Result<(), Interrupt> {
+        self.say_interim(100, b"").await
+    }
+
+    /// Sends an interim answer (1xx) with these field lines, which a client of HTTP/1.0 would not understand.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn say_interim(&mut self, status: u16, lines: &[u8]) -> Result<(), Interrupt> {
         if let Carrier::Http2(stream) = &mut self.carrier {
-            return stream.say_continue();
+            return stream.say_interim(status, lines);
         }
-        let said = self.write(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()).await;
-        // An interim answer: the real one may still be of any kind.
+        let mut out = Vec::with_capacity(64 + lines.len());
+        write_status_line(&mut out, status);
+        out.extend_from_slice(lines);
+        out.extend_from_slice(b"\r\n");
+        let said = self.write(out).await;
+        // The real one may still be of any kind.
         self.answering = false;
         said.map(drop)
     }
@@ -230,7 +242,16 @@ impl Client {
         if is_http10 || self.is_http2() { Framing::UntilClose } else { Framing::Chunked }
     }
 
-    /// Field lines behind the body, which is still to end.
+    /// Field lines behind the request's body, once it has ended, where they are no part of it: whole, and only those that may
+    /// be passed on.
+    pub fn trailers(&self) -> &[u8] {
+        match &self.carrier {
+            Carrier::Http1(_) => &[],
+            Carrier::Http2(stream) => stream.request_trailers(),
+        }
+    }
+
+    /// Field lines behind the answer's body, which is still to end.
     pub fn set_trailers(&mut self, lines: &[u8]) {
         if let Carrier::Http2(stream) = &mut self.carrier {
             stream.set_trailers(lines);

@@ -7,12 +7,11 @@
 
 mod stream;
 
-pub use stream::{Piece, Stream, UNSENT_BYTES_MAX};
+pub use stream::{Stream, UNSENT_BYTES_MAX};
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,8 +21,7 @@ use h2::{Ping, PingPong, Reason};
 
 use crate::base::clock::{Clock, Instant};
 use crate::net::buf::Buffers;
-use crate::net::duplex::{Duplex, Outbox, Sentry};
-use crate::net::stream::Output;
+use crate::net::duplex::{Duplex, Outbox, Patience, Piece, Sentry, drive};
 use crate::net::timer::Timer;
 use crate::wire::http2::{Fault, Sieve};
 
@@ -155,7 +153,7 @@ pub async fn serve(
         }
     };
     let patience = Patience { timer: &write_timer, clock, within: terms.write };
-    let ended = drive(pin!(work), &out, &mut output, buffers, &patience).await;
+    let ended = drive(pin!(work), &out, &mut output, &patience, |ended| ended != Ended::Done).await;
     // The last words must not be overtaken by a reset, which follows where bytes are unread.
     output.speak(true);
     socket.finish();
@@ -196,79 +194,6 @@ fn builder(terms: &Terms) -> Builder {
         .reset_stream_duration(RESET_FOR)
         .max_send_buffer_size(UNSENT_BYTES_MAX);
     builder
-}
-
-/// How long one write may take.
-struct Patience<'a> {
-    timer: &'a Timer,
-    clock: &'a Clock,
-    within: Duration,
-}
-
-/// Does `work` and sends what it gathers, until the work is done and all is sent. A client that takes nothing for longer
-/// than is allowed counts as gone: neither its streams nor anything else could ever tell it so.
-async fn drive(
-    mut work: Pin<&mut impl Future<Output = Ended>>,
-    out: &Outbox,
-    output: &mut Output,
-    buffers: &Buffers,
-    patience: &Patience<'_>,
-) -> Ended {
-    let mut done = None;
-    loop {
-        poll_fn(|cx| {
-            if done.is_none()
-                && let Poll::Ready(ended) = work.as_mut().poll(cx)
-            {
-                done = Some(ended);
-            }
-            if done.is_some() || !out.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        let mut bytes = out.take();
-        if let (true, Some(ended)) = (bytes.is_empty(), done) {
-            return ended;
-        }
-        match output.write_now(&bytes) {
-            Ok(None) => {
-                buffers.give(bytes);
-                continue;
-            }
-            Ok(Some(sent)) => drop(bytes.drain(..sent)),
-            Err(_) => {
-                out.fail();
-                continue;
-            }
-        }
-        // The client is slow. Meanwhile its streams go on, as far as there is room to gather.
-        patience.timer.set(patience.clock.now() + patience.within);
-        let mut write = pin!(output.write(bytes));
-        let result = poll_fn(|cx| {
-            if let Poll::Ready((result, bytes)) = write.as_mut().poll(cx) {
-                buffers.give(bytes);
-                return Poll::Ready(result);
-            }
-            if done.is_none()
-                && let Poll::Ready(ended) = work.as_mut().poll(cx)
-            {
-                done = Some(ended);
-            }
-            match done {
-                // Nobody is there to take it.
-                Some(Ended::Silent | Ended::Failed) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                _ if patience.timer.poll_expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-                _ => Poll::Pending,
-            }
-        })
-        .await;
-        patience.timer.set(Instant::NEVER);
-        if result.is_err() {
-            out.fail();
-            if let Some(ended) = done {
-                return ended;
-            }
-        }
-    }
 }
 
 /// What becomes of a connection once it is open.

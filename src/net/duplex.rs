@@ -6,15 +6,20 @@
 //! that does not read holds up its own connection and no memory.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
+use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buf::Buffers;
-use super::stream::Input;
+use super::stream::{Input, Output};
+use super::timer::Timer;
+use crate::base::clock::{Clock, Instant};
 
 /// What may be gathered before it has to be sent, in bytes.
 pub const GATHER_BYTES_MAX: usize = 64 << 10;
@@ -168,5 +173,154 @@ impl Outbox {
         }
         gathered.extend_from_slice(bytes);
         bytes.len()
+    }
+}
+
+/// How long one write may take.
+pub struct Patience<'a> {
+    /// Told when.
+    pub timer: &'a Timer,
+    /// By which it is told.
+    pub clock: &'a Clock,
+    /// From the first byte of what was gathered to its last.
+    pub within: Duration,
+}
+
+/// Does `work` and sends what it gathers in `out`, until the work is done and all is sent. A peer that takes nothing for
+/// longer than `patience` allows counts as gone: nothing could ever tell it so. What the work came to may say that nobody is
+/// there to take the rest (`is_gone`).
+pub async fn drive<T: Copy>(
+    mut work: Pin<&mut impl Future<Output = T>>,
+    out: &Outbox,
+    output: &mut Output,
+    patience: &Patience<'_>,
+    is_gone: impl Fn(T) -> bool,
+) -> T {
+    let buffers = &out.buffers;
+    let mut done = None;
+    loop {
+        poll_fn(|cx| {
+            if done.is_none()
+                && let Poll::Ready(outcome) = work.as_mut().poll(cx)
+            {
+                done = Some(outcome);
+            }
+            if done.is_some() || !out.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let mut bytes = out.take();
+        if let (true, Some(outcome)) = (bytes.is_empty(), done) {
+            return outcome;
+        }
+        match output.write_now(&bytes) {
+            Ok(None) => {
+                buffers.give(bytes);
+                continue;
+            }
+            Ok(Some(sent)) => drop(bytes.drain(..sent)),
+            Err(_) => {
+                out.fail();
+                continue;
+            }
+        }
+        // The peer is slow. Meanwhile its streams go on, as far as there is room to gather.
+        patience.timer.set(patience.clock.now() + patience.within);
+        let mut write = pin!(output.write(bytes));
+        let result = poll_fn(|cx| {
+            if let Poll::Ready((result, bytes)) = write.as_mut().poll(cx) {
+                buffers.give(bytes);
+                return Poll::Ready(result);
+            }
+            if done.is_none()
+                && let Poll::Ready(outcome) = work.as_mut().poll(cx)
+            {
+                done = Some(outcome);
+            }
+            match done {
+                Some(outcome) if is_gone(outcome) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                _ if patience.timer.poll_expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        patience.timer.set(Instant::NEVER);
+        if result.is_err() {
+            out.fail();
+            if let Some(outcome) = done {
+                return outcome;
+            }
+        }
+    }
+}
+
+/// Where the pieces of one stream come back to once they have left.
+pub struct Home {
+    unsent: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+    buffers: Rc<Buffers>,
+}
+
+/// A part of what a stream says, on its way out.
+pub struct Piece {
+    bytes: Vec<u8>,
+    at: usize,
+    home: Rc<Home>,
+}
+
+impl Home {
+    /// One of which nothing is under way; buffers go back to `buffers`.
+    pub fn new(buffers: Rc<Buffers>) -> Rc<Home> {
+        Rc::new(Home { unsent: Cell::new(0), waiting: RefCell::default(), buffers })
+    }
+
+    /// `bytes` from `at` on, to be handed to the library; it counts as unsent until the library drops it.
+    pub fn piece(self: &Rc<Home>, bytes: Vec<u8>, at: usize) -> Piece {
+        self.unsent.set(self.unsent.get() + bytes.len());
+        Piece { bytes, at, home: self.clone() }
+    }
+
+    /// Gives a buffer back.
+    pub fn give(&self, buffer: Vec<u8>) {
+        self.buffers.give(buffer);
+    }
+
+    /// Bytes of pieces that have not left.
+    pub fn unsent(&self) -> usize {
+        self.unsent.get()
+    }
+
+    /// Ready once no more than `max` bytes are unsent.
+    pub fn poll_unsent(&self, max: usize, cx: &Context<'_>) -> Poll<()> {
+        if self.unsent.get() <= max {
+            return Poll::Ready(());
+        }
+        *self.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.at += n;
+        assert!(self.at <= self.bytes.len(), "no further than its end");
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let home = &self.home;
+        home.unsent.set(home.unsent.get() - self.bytes.len());
+        home.buffers.give(std::mem::take(&mut self.bytes));
+        if let Some(waker) = home.waiting.take() {
+            waker.wake();
+        }
     }
 }

@@ -2,8 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::http2::{self, Driver};
+use super::links::Lead;
+use super::pool::Used;
 use super::proxy::Fault;
 use super::race::{Won, race};
 use super::{Connection, ErrorKind, Means, Phase, Place, Slot, UpstreamError, Upstreams};
@@ -16,15 +20,45 @@ use crate::net::tls::{Failure, Session};
 impl Upstreams {
     /// Connects to `endpoint`: at its one address, or at the first of several that answers. While its name is being
     /// asked for, for the first time, that is waited for. One address whose TLS fails leaves the others their share of
-    /// `within`; bounding the whole is the caller's, and dropping the future abandons the attempt.
+    /// `within`; bounding the whole is the caller's, and dropping the future abandons the attempt. Where HTTP/2 is likely
+    /// to be spoken it is not the only one to wait for a connection that is being made; `used` says which it takes that others
+    /// have made. Whoever is given a driver has to run it.
     ///
     /// # Errors
     /// The last address's failure; no address at all; too many connections open.
-    pub async fn connect(&self, endpoint: EndpointId, within: Duration) -> Result<Connection, UpstreamError> {
+    pub async fn connect(
+        &self,
+        endpoint: EndpointId,
+        within: Duration,
+        used: Used,
+    ) -> Result<(Connection, Option<Driver>), UpstreamError> {
         let slot = self.slot(endpoint);
-        let fail = |kind| slot.error(Phase::Connect, kind);
         let until = self.means.clock.now() + within;
-        let addresses = slot.reach.addresses().await.map_err(|missing| fail(slot.unresolved(missing)))?;
+        let lead = match slot.join_or_lead(used).await {
+            Ok(exchange) => return Ok((Connection::on_link(slot, exchange, false), None)),
+            Err(lead) => lead,
+        };
+        let (stream, peer, place) = match self.reach(slot, until).await {
+            Ok(reached) => reached,
+            Err(kind) => {
+                lead.into_iter().for_each(Lead::failed);
+                return Err(slot.error(Phase::Connect, kind));
+            }
+        };
+        if !slot.links.is_spoken(stream.protocol()) {
+            lead.into_iter().for_each(Lead::failed);
+            return Ok((Connection::alone(slot, stream, peer, place), None));
+        }
+        let begun = http2::begin(stream, peer, place, lead, &self.means).await;
+        let (link, driver) = begun.map_err(|error| slot.error(Phase::Connect, ErrorKind::Io(error)))?;
+        let exchange = link.begin().expect("nothing is on it yet");
+        slot.links.add(link);
+        Ok((Connection::on_link(slot, exchange, false), Some(driver)))
+    }
+
+    /// A connection over which HTTP can be spoken, the address at its other end, and its place among those that are allowed.
+    async fn reach(&self, slot: &Rc<Slot>, until: Instant) -> Result<(Stream, IpAddr, Place), ErrorKind> {
+        let addresses = slot.reach.addresses().await.map_err(|missing| slot.unresolved(missing))?;
         let is_full = || slot.board.open.get() >= self.connections_max as u64;
         if is_full() {
             // The one that nobody has used for longest makes room; the caller may not want a used one.
@@ -33,23 +67,19 @@ impl Upstreams {
             slot.board.idle.set(idle.len() as u64);
         }
         if is_full() {
-            return Err(fail(ErrorKind::Exhausted));
+            return Err(ErrorKind::Exhausted);
         }
         let place = Place::take(slot);
-        let reached = match &*addresses {
+        let (stream, peer) = match &*addresses {
             [only] => {
                 let tcp = Stream::connect(SocketAddr::new(*only, slot.dialled.1)).await;
-                match tcp {
-                    Ok(tcp) => finish(slot, tcp, &self.means).await.map(|stream| (stream, *only)),
-                    Err(error) => Err(slot.unreachable(error)),
-                }
+                let tcp = tcp.map_err(|error| slot.unreachable(error))?;
+                (finish(slot, tcp, &self.means).await?, *only)
             }
-            several => first(slot, slot.reach.order(several, self.means.clock.now()), until, &self.means).await,
+            several => first(slot, slot.reach.order(several, self.means.clock.now()), until, &self.means).await?,
         };
-        let (stream, peer) = reached.map_err(fail)?;
         slot.board.opened.add(1);
-        let ahead = Default::default();
-        Ok(Connection { stream, reused: false, ahead, slot: slot.clone(), peer, _place: place })
+        Ok((stream, peer, place))
     }
 }
 

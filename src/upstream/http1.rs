@@ -2,12 +2,12 @@
 //!
 //! Not here: bodies (`wire::http1::Decoder`), retries, and what becomes of the answer.
 
+use super::connection::Source;
 use super::fields::{is_answer_field_passed, is_of_encoded_bytes};
 use super::{Connection, ErrorKind, Phase, Slot, UpstreamError};
 use std::task::Context;
 
 use crate::base::Dialect;
-use crate::net::stream::Input;
 use crate::wire::coding::Codings;
 use crate::wire::http1::{
     Framing, HeadLimits, HeadScan, HeadSpace, Known, ResponseHead, end_head, parse_response, write_content_length,
@@ -111,12 +111,27 @@ pub struct AnswerHead {
     pub fields: Vec<u8>,
 }
 
+/// An interim answer that is the client's to see: any but 100, which answers what we never ask (RFC 9110 §15.2).
+#[derive(Debug)]
+pub struct Interim {
+    /// 102 to 199.
+    pub status: u16,
+    /// Field lines, whole.
+    pub fields: Vec<u8>,
+}
+
+/// The field lines of `head` that are passed on.
+fn passed_fields(head: &ResponseHead<'_, '_>) -> Vec<u8> {
+    let mut fields = Vec::with_capacity(256);
+    head.fields.copy_to(&mut fields, |field| {
+        is_answer_field_passed(field) && !head.fields.connection_names(field.name.as_bytes())
+    });
+    fields
+}
+
 impl AnswerHead {
     fn read(head: &ResponseHead<'_, '_>) -> AnswerHead {
-        let mut fields = Vec::with_capacity(256);
-        head.fields.copy_to(&mut fields, |field| {
-            is_answer_field_passed(field) && !head.fields.connection_names(field.name.as_bytes())
-        });
+        let mut fields = passed_fields(head);
         if let Some(id) = head.fields.get(Known::XRequestId) {
             // A value that was parsed can be written.
             let _ = write_header(&mut fields, "x-ringway-upstream-request-id", id);
@@ -185,19 +200,30 @@ pub struct Ahead {
     scan: HeadScan,
     /// Interim answers (1xx) so far.
     interim: u32,
+    /// Those of them that are to be passed on.
+    kept: Vec<Interim>,
 }
 
 impl Ahead {
     /// An interim answer has come; false if there were too many.
-    fn pass_over(&mut self) -> bool {
-        *self = Ahead { scan: HeadScan::default(), interim: self.interim + 1 };
+    fn keep(&mut self, head: &ResponseHead<'_, '_>) -> bool {
+        self.scan = HeadScan::default();
+        self.interim += 1;
+        if head.status != 100 && self.interim <= INTERIM_MAX {
+            self.kept.push(Interim { status: head.status, fields: passed_fields(head) });
+        }
         self.interim <= INTERIM_MAX
     }
 }
 
 /// Ready when an answer, or the connection's end, has begun to come while a request is still being sent. Interim
-/// answers (1xx) are none and are consumed, as long as they are not too many.
-pub fn poll_answer(input: &mut Input, ahead: &mut Ahead, limits: &HeadLimits, cx: &mut Context<'_>) -> bool {
+/// answers (1xx) are none and are kept for later, as long as they are not too many.
+pub(super) fn poll_answer(
+    input: &mut impl Source,
+    ahead: &mut Ahead,
+    limits: &HeadLimits,
+    cx: &mut Context<'_>,
+) -> bool {
     let mut known = 0;
     while input.poll_news(cx, known) {
         // The end and an error are news in any case.
@@ -209,8 +235,8 @@ pub fn poll_answer(input: &mut Input, ahead: &mut Ahead, limits: &HeadLimits, cx
         match parse_response(input.bytes(), limits, false, &mut space) {
             Ok(Some(head)) if head.is_interim && ahead.interim < INTERIM_MAX => {
                 let len = head.len;
+                ahead.keep(&head);
                 input.consume(len);
-                ahead.pass_over();
                 known = 0;
             }
             // Not yet to be told.
@@ -222,8 +248,9 @@ pub fn poll_answer(input: &mut Input, ahead: &mut Ahead, limits: &HeadLimits, cx
 }
 
 impl Connection {
-    /// Waits for the head of the answer, over interim ones, and consumes it; `on_first_byte` is called once, when anything of
-    /// it is there. Dropping the future loses nothing.
+    /// Waits for the head of the answer and consumes it; `on_first_byte` is called once, when anything of it is there. `None` if
+    /// interim answers have come that are to be passed on before ([`Connection::take_interim`]). Dropping the future loses
+    /// nothing.
     ///
     /// # Errors
     /// The connection failed or closed, or what came is not an HTTP/1.1 answer.
@@ -232,72 +259,77 @@ impl Connection {
         limits: &HeadLimits,
         to_head: bool,
         on_first_byte: impl FnOnce(),
-    ) -> Result<AnswerHead, UpstreamError> {
-        let mut ahead = std::mem::take(&mut self.ahead);
+    ) -> Result<Option<AnswerHead>, UpstreamError> {
         // What was seen while the request was being sent has to be looked at again.
-        ahead.scan = HeadScan::default();
+        self.ahead.scan = HeadScan::default();
         let (mut first, mut on_first_byte) = (true, Some(on_first_byte));
         loop {
-            if !self.stream.input.bytes().is_empty()
+            if !self.bytes().is_empty()
                 && let Some(tell) = on_first_byte.take()
             {
                 tell();
             }
-            let bytes = self.stream.input.bytes();
             // What comes first is mostly all of it.
-            if !bytes.is_empty() && (std::mem::take(&mut first) || ahead.scan.is_due(bytes)) {
+            if !self.bytes().is_empty() && (std::mem::take(&mut first) || self.is_head_due()) {
                 match self.next_head(limits, to_head)? {
-                    Some(Some(head)) => return Ok(head),
-                    Some(None) if ahead.pass_over() => continue,
-                    Some(None) => {
-                        return Err(self.slot.error(Phase::Head, ErrorKind::Malformed("too many interim answers")));
-                    }
+                    Some(Some(head)) => return Ok(Some(head)),
+                    Some(None) => continue,
                     None => {}
                 }
             }
-            let nothing_came = self.stream.input.bytes().is_empty() && ahead.interim == 0;
+            if !self.ahead.kept.is_empty() {
+                return Ok(None);
+            }
+            let nothing_came = self.bytes().is_empty() && self.ahead.interim == 0;
             let phase = if nothing_came { Phase::FirstByte } else { Phase::Head };
-            match self.stream.input.fill().await {
+            match self.fill().await {
                 Ok(true) => {}
-                Ok(false) => return Err(self.slot.error(phase, ErrorKind::Closed { reused: self.reused })),
+                Ok(false) => return Err(self.slot.error(phase, ErrorKind::Closed { reused: self.may_be_stale() })),
                 Err(error) => return Err(self.io_error(phase, error)),
             }
         }
     }
 
+    /// Interim answers that have come, in their order, to be passed on.
+    pub fn take_interim(&mut self) -> Vec<Interim> {
+        std::mem::take(&mut self.ahead.kept)
+    }
+
+    fn is_head_due(&mut self) -> bool {
+        let Connection { carrier, ahead, .. } = self;
+        ahead.scan.is_due(carrier.bytes())
+    }
+
     /// `Some(None)` for an interim head.
     fn next_head(&mut self, limits: &HeadLimits, to_head: bool) -> Result<Option<Option<AnswerHead>>, UpstreamError> {
+        let Connection { carrier, ahead, slot, .. } = self;
+        let malformed = |why| Err(slot.error(Phase::Head, ErrorKind::Malformed(why)));
         let mut space = HeadSpace::new();
-        let parsed = parse_response(self.stream.input.bytes(), limits, to_head, &mut space);
-        let head = match parsed {
+        let head = match parse_response(carrier.bytes(), limits, to_head, &mut space) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(None),
-            Err(malformed) => return Err(self.slot.error(Phase::Head, ErrorKind::Malformed(malformed.reason))),
+            Err(error) => return malformed(error.reason),
         };
         let len = head.len;
         let answer = match head.status {
+            _ if head.is_interim && !ahead.keep(&head) => return malformed("too many interim answers"),
             _ if head.is_interim => None,
-            101 => {
-                let kind = ErrorKind::Malformed("it switched protocols without being asked");
-                return Err(self.slot.error(Phase::Head, kind));
-            }
+            101 => return malformed("it switched protocols without being asked"),
             _ => Some(AnswerHead::read(&head)),
         };
-        self.stream.input.consume(len);
+        self.consume(len);
         Ok(Some(answer))
-    }
-
-    /// The endpoint of this connection.
-    pub fn slot(&self) -> &Slot {
-        &self.slot
     }
 
     /// A socket's error, told apart from a reused connection that had been closed under us.
     pub fn io_error(&self, phase: Phase, error: std::io::Error) -> UpstreamError {
         // Over TLS, most who close a kept connection don't say so first.
         use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
-        let kind = match error.kind() {
-            BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof if self.reused && phase <= Phase::FirstByte => {
+        let kind = match (self.refused(), error.kind()) {
+            (Some(leaving), _) => ErrorKind::Refused { leaving },
+            (None, BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof)
+                if phase <= Phase::FirstByte && self.may_be_stale() =>
+            {
                 ErrorKind::Closed { reused: true }
             }
             _ => ErrorKind::Io(error),

@@ -1,10 +1,13 @@
-//! Providers: connections to their endpoints, kept per worker, and one HTTP/1.1 exchange over each.
+//! Providers: connections to their endpoints, kept per worker; over each one HTTP/1.1 exchange, or many of HTTP/2.
 //!
 //! Lives on: every worker, one [`Upstreams`] each. It does not choose endpoints (`routing`) nor retry (`worker`).
 
 pub mod connect;
+mod connection;
 pub mod fields;
 pub mod http1;
+pub mod http2;
+mod links;
 pub mod pool;
 pub mod proxy;
 pub mod race;
@@ -13,7 +16,6 @@ pub mod reach;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +25,11 @@ use crate::base::{Dialect, EndpointId};
 use crate::config::{Auth, Config, Endpoint};
 use crate::net::buf::Buffers;
 use crate::net::dns::Missing;
-use crate::net::stream::Stream;
 use crate::net::timer::Timers;
 use crate::net::tls::{ClientConfig, Failure};
 use crate::telemetry::log::Limit;
 use crate::telemetry::metrics::board::EndpointBoard;
+pub use connection::Connection;
 use reach::Reach;
 
 /// The phase in which an exchange with an endpoint failed.
@@ -72,6 +74,11 @@ pub enum ErrorKind {
         /// True if the connection had carried an exchange before.
         reused: bool,
     },
+    /// It has said that it did nothing for this request (RFC 9113 §8.7).
+    Refused {
+        /// True if it has ended the connection with that, and may well take the request on another one.
+        leaving: bool,
+    },
     /// A timer ran out.
     Timeout(Duration),
     /// What it sent is not HTTP, or breaks its rules.
@@ -94,11 +101,15 @@ impl fmt::Display for UpstreamError {
             ErrorKind::Proxy(fault) => write!(f, "{fault} (while {doing})"),
             ErrorKind::Io(error) => write!(f, "{error} (while {doing})"),
             ErrorKind::Closed { .. } => write!(f, "it closed the connection (while {doing})"),
+            ErrorKind::Refused { .. } => write!(f, "it refused the request unseen (while {doing})"),
             ErrorKind::Timeout(after) => write!(f, "nothing came within {after:?} (while {doing})"),
             ErrorKind::Malformed(why) => write!(f, "{why} (while {doing})"),
         }
     }
 }
+
+/// How often a request is sent again to an endpoint that ends its connections under it.
+const REPEATS_MAX: u32 = 16;
 
 impl UpstreamError {
     /// True if the provider cannot have begun work, so that another endpoint may be asked.
@@ -111,9 +122,21 @@ impl UpstreamError {
         self.phase <= Phase::FirstByte && matches!(&self.kind, ErrorKind::Io(error) if Failure::refuses_us(error))
     }
 
-    /// True for a connection that had gone stale: closed before the first byte of an answer.
-    pub fn is_stale(&self) -> bool {
-        self.phase <= Phase::FirstByte && matches!(self.kind, ErrorKind::Closed { reused: true })
+    /// True if the endpoint has said that it did nothing for this request.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.kind, ErrorKind::Refused { .. })
+    }
+
+    /// How often the request may be sent again over another connection to this endpoint. Once over one that had gone stale,
+    /// closed before the first byte of an answer, and once if it refused that one request. Where connections end after a number of
+    /// requests, many that come together may have to be sent again together, more than once.
+    pub fn repeats(&self) -> u32 {
+        match self.kind {
+            ErrorKind::Refused { leaving: true } => REPEATS_MAX,
+            ErrorKind::Refused { leaving: false } => 1,
+            ErrorKind::Closed { reused: true } if self.phase <= Phase::FirstByte => 1,
+            _ => 0,
+        }
     }
 }
 
@@ -134,6 +157,9 @@ pub struct Means {
     pub timers: Rc<Timers>,
     /// Its read buffers.
     pub buffers: Rc<Buffers>,
+    /// With exchanges under way, an endpoint that is silent on an HTTP/2 connection for so long is asked whether it is there, and
+    /// the connection is given up after as long again; zero for never.
+    pub ping: Duration,
 }
 
 /// One endpoint as one worker sees it.
@@ -152,30 +178,11 @@ pub struct Slot {
     /// The field lines that every request to it begins with, by dialect; they hold its key.
     lines: [Vec<u8>; 2],
     idle: RefCell<Vec<pool::Idle>>,
+    /// Connections that carry many exchanges.
+    links: links::Links,
     /// What is counted of it.
     board: Arc<EndpointBoard>,
     reach: Reach,
-}
-
-/// A connection to an endpoint, in use by one exchange.
-pub struct Connection {
-    /// The connection itself.
-    pub stream: Stream,
-    /// True if it had carried an exchange before.
-    pub reused: bool,
-    /// What came of an answer while the request was still being sent.
-    pub ahead: http1::Ahead,
-    slot: Rc<Slot>,
-    /// The address at its other end.
-    peer: IpAddr,
-    _place: Place,
-}
-
-impl Drop for Connection {
-    /// Closed here and now, whatever was under way: a provider that goes on generating goes on billing.
-    fn drop(&mut self) {
-        self.stream.socket.abort();
-    }
 }
 
 /// Counts one connection as open, or about to be, for as long as it lives.
@@ -222,6 +229,7 @@ impl Upstreams {
                 base_path: endpoint.base_path.clone(),
                 lines: [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| own_lines(config, endpoint, dialect)),
                 idle: RefCell::default(),
+                links: links::Links::new(endpoint.http2),
                 board: board.clone(),
                 reach: Reach::new(endpoint.dialled().0),
             })
@@ -238,7 +246,11 @@ impl Upstreams {
     /// Takes over what each https endpoint trusts and is shown, for connections from now on.
     pub fn renew(&self, tls: &[Option<Arc<ClientConfig>>]) {
         for (slot, tls) in self.slots.iter().zip(tls) {
-            slot.tls.borrow_mut().clone_from(tls);
+            let before = slot.tls.replace(tls.clone());
+            // One that is always busy would show what it was made with for ever.
+            if before.zip(tls.as_ref()).is_some_and(|(before, now)| !Arc::ptr_eq(&before, now)) {
+                slot.links.let_go();
+            }
         }
     }
 

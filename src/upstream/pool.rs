@@ -1,13 +1,18 @@
-//! Idle connections to endpoints, bounded in number and age.
+//! Connections to endpoints that wait for their next exchange, or carry several, bounded in number and age.
 //!
 //! An idle connection keeps a read under way, so one that the endpoint closes is seen at the next look and
 //! never handed out; the race that remains is the attempt's to repeat.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::http2::Link;
 use super::{Connection, Upstreams};
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
+
+/// What was heard from so lately is taken for open.
+const LIVELY: Duration = Duration::from_secs(1);
 
 /// A connection that waits for its next exchange.
 pub struct Idle {
@@ -15,14 +20,42 @@ pub struct Idle {
     since: Instant,
 }
 
+/// Which connections an exchange takes that were used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Used {
+    /// Any: what is sent over one that turns out stale can be sent again.
+    Any,
+    /// One that carries others as well and was heard from less than a second before.
+    Lively(Instant),
+    /// One that carries others as well and was made since.
+    MadeSince(Instant),
+}
+
+impl Used {
+    pub(super) fn takes(self, link: &Link) -> bool {
+        match self {
+            Used::Any => true,
+            Used::Lively(now) => link.is_heard(now, LIVELY),
+            Used::MadeSince(since) => link.is_made_since(since),
+        }
+    }
+}
+
 impl Upstreams {
-    /// The most recently used idle connection to `endpoint` that is still open.
-    pub fn checkout(&self, endpoint: EndpointId) -> Option<Connection> {
+    /// A place on a connection to `endpoint` that carries others, or the most recently used idle one that is still open.
+    pub fn checkout(&self, endpoint: EndpointId, used: Used) -> Option<Connection> {
         let slot = self.slot(endpoint);
+        if let Some(exchange) = slot.links.begin(used) {
+            slot.board.reused.add(1);
+            return Some(Connection::on_link(slot, exchange, true));
+        }
+        if used != Used::Any {
+            return None;
+        }
         let mut idle = slot.idle.borrow_mut();
         let found = std::iter::from_fn(|| idle.pop()).find_map(|mut kept| {
             // What the endpoint has closed meanwhile is closed by being dropped.
-            kept.connection.stream.input.is_quiet().then_some(kept.connection)
+            kept.connection.is_quiet().then_some(kept.connection)
         });
         slot.board.reused.add(u64::from(found.is_some()));
         slot.board.idle.set(idle.len() as u64);
@@ -31,13 +64,14 @@ impl Upstreams {
 
     /// Keeps a connection whose exchange has ended; it is closed instead if too many are kept, if it
     /// leads to an address that its name no longer has, or if the endpoint has already closed it or said more than it was
-    /// asked for.
+    /// asked for. One that carries others is kept already.
     pub fn checkin(&self, mut connection: Connection, now: Instant) {
+        let Some(peer) = connection.peer() else { return };
         let slot = Rc::clone(&connection.slot);
         let mut idle = slot.idle.borrow_mut();
         // One that is always busy would escape every sweep.
-        let leads_there = slot.reach.leads_to(connection.peer);
-        if idle.len() < self.idle_max && leads_there && connection.stream.input.is_quiet() {
+        let leads_there = slot.reach.leads_to(peer);
+        if idle.len() < self.idle_max && leads_there && connection.is_quiet() {
             connection.reused = true;
             idle.push(Idle { connection, since: now });
             slot.board.idle.set(idle.len() as u64);
@@ -49,12 +83,13 @@ impl Upstreams {
     pub fn sweep(&self, now: Instant) {
         for slot in &self.slots {
             let mut idle = slot.idle.borrow_mut();
+            let is_old = |since| now.since(since) >= self.idle;
+            let leads_there = |peer| slot.reach.leads_to(peer);
             idle.retain_mut(|kept| {
-                now.since(kept.since) < self.idle
-                    && slot.reach.leads_to(kept.connection.peer)
-                    && kept.connection.stream.input.is_quiet()
+                !is_old(kept.since) && kept.connection.peer().is_some_and(leads_there) && kept.connection.is_quiet()
             });
-            slot.board.idle.set(idle.len() as u64);
+            slot.links.sweep(is_old, |link| leads_there(link.peer));
+            slot.board.idle.set((idle.len() + slot.links.idle()) as u64);
         }
     }
 }

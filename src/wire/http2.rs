@@ -14,7 +14,12 @@ mod sieve;
 pub use census::{Census, Flood};
 pub use sieve::{Fault, Sieve};
 
-use super::http1::{Known, METHOD_BYTES_MAX, Malformed, is_token_byte, write_header, write_request_line};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::http1::{
+    Known, METHOD_BYTES_MAX, Malformed, is_token_byte, permitted_trailers, write_header, write_request_line,
+};
 
 /// What a connection in the clear begins with if its client knows that HTTP/2 is spoken (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -87,13 +92,7 @@ pub fn write_request<'a>(
                 return Err(Malformed::bad("te is not \"trailers\" (RFC 9113 §8.2.2)"));
             }
             Known::Te => continue,
-            Known::Connection
-            | Known::KeepAlive
-            | Known::ProxyConnection
-            | Known::TransferEncoding
-            | Known::Upgrade => {
-                return Err(Malformed::bad("a field of one HTTP/1.1 connection (RFC 9113 §8.2.2)"));
-            }
+            known if is_of_a_connection(known) => return Err(OF_A_CONNECTION),
             _ => {}
         }
         write(out, name, value)?;
@@ -109,6 +108,57 @@ pub fn write_request<'a>(
 pub const NOT_ONE_HEAD: Malformed = Malformed::bad("the head is not that of one request (RFC 9113 §8.1)");
 /// A body that is not as long as was announced.
 pub const OTHER_LENGTH: Malformed = Malformed::bad("content-length is not what came as DATA (RFC 9113 §8.1.1)");
+
+/// Appends the head of an answer as HTTP/1.1 has it, to the empty line; an interim one too. How the body ends is what the
+/// fields say, or the stream's end.
+///
+/// # Errors
+/// What RFC 9113 calls malformed; `out` is then in an unknown state.
+pub fn write_response<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Result<(), Malformed> {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.extend_from_slice(b" \r\n");
+    write_fields(out, fields)?;
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Appends fields as lines, each `name: value` and CRLF.
+///
+/// # Errors
+/// What RFC 9113 calls malformed; `out` is then in an unknown state.
+fn write_fields<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), Malformed> {
+    for (name, value) in fields {
+        check(name, value)?;
+        if is_of_a_connection(Known::of(name.as_bytes())) {
+            return Err(OF_A_CONNECTION);
+        }
+        write(out, name, value)?;
+    }
+    Ok(())
+}
+
+/// Trailers as lines, each `name: value` and CRLF, without those that must not be trailers (RFC 9110 §6.5.1).
+///
+/// # Errors
+/// What RFC 9113 calls malformed.
+pub fn read_trailers(trailers: &HeaderMap) -> Result<Vec<u8>, Malformed> {
+    let mut lines = Vec::new();
+    write_fields(&mut lines, trailers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))?;
+    permitted_trailers(&lines)
+}
+
+/// True for a field that speaks of an HTTP/1.1 connection (RFC 9113 §8.2.2).
+fn is_of_a_connection(known: Known) -> bool {
+    use Known::*;
+    matches!(known, Connection | KeepAlive | ProxyConnection | TransferEncoding | Upgrade)
+}
+
+const OF_A_CONNECTION: Malformed = Malformed::bad("a field of one HTTP/1.1 connection (RFC 9113 §8.2.2)");
 const HOST: Malformed = Malformed::bad("host is not what :authority says (RFC 9113 §8.3.1)");
 
 /// A name or value that HTTP/2 forbids (RFC 9113 §8.2.1).
@@ -136,6 +186,19 @@ pub fn fields(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         let known = Known::of(name);
         (!known.is_hop_by_hop()).then(|| (name, value[1..].trim_ascii()))
     })
+}
+
+/// As [`fields`], in the form in which the library takes them; what it cannot hold is left out.
+pub fn field_map(lines: &[u8]) -> HeaderMap {
+    let shared = Bytes::copy_from_slice(lines);
+    let mut map = HeaderMap::with_capacity(24);
+    for (name, value) in fields(&shared) {
+        // Written by us, or taken from a head that was read.
+        let Ok(name) = HeaderName::from_bytes(name) else { continue };
+        let Ok(value) = HeaderValue::from_maybe_shared(shared.slice_ref(value)) else { continue };
+        map.append(name, value);
+    }
+    map
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use crate::listener::client::Interrupt;
 use crate::net::rt;
 use crate::routing::{Candidate, Plan};
 use crate::telemetry::{Phase, State, Timings};
-use crate::upstream::http1::AnswerHead;
+use crate::upstream::http1::{AnswerHead, Interim};
+use crate::upstream::pool::Used;
 use crate::upstream::{Connection, ErrorKind, Outstanding, Phase as Doing, UpstreamError};
 use crate::wire::chat::UpstreamFault;
 use crate::wire::coding::Fault;
@@ -71,14 +72,18 @@ pub async fn run<'a>(scene: &mut Scene<'a>, call: &mut Call, model: &Model, mut 
         scene.sent_model = candidate.model;
         // A body that is consumed as it is sent cannot be sent twice, so it gets no connection that may be stale.
         let is_streamed = matches!(call.body, Body::Streamed { .. });
-        let mut fresh = is_streamed;
+        let mut used = if is_streamed { Used::Lively(worker.clock.now()) } else { Used::Any };
+        let mut repeats = 0;
         loop {
             scene.begin_attempt(candidate.endpoint);
-            match once(scene, call, model, candidate, fresh).await {
+            match once(scene, call, model, candidate, used).await {
                 Ok(begun) => return Ok(begun),
-                Err(Failed::Again(error)) if error.is_stale() && !fresh => fresh = true,
+                Err(Failed::Again(error)) if repeats < error.repeats() && !is_streamed => {
+                    (used, repeats) = (Used::MadeSince(worker.clock.now()), repeats + 1);
+                }
                 Err(Failed::Again(error))
-                    if error.is_before_request() || (error.is_unheard() && !scene.record.reused && !is_streamed) =>
+                    if error.is_before_request()
+                        || (!is_streamed && (error.is_refused() || error.is_unheard() && !scene.record.reused)) =>
                 {
                     last = Some(told(scene, Wait::Connect, model, &error));
                     break;
@@ -101,15 +106,14 @@ async fn once(
     call: &mut Call,
     model: &Model,
     candidate: Candidate<'_>,
-    fresh: bool,
+    used: Used,
 ) -> Result<Begun, Failed> {
     let worker = scene.worker;
     let endpoint = candidate.endpoint;
     let outstanding = worker.upstreams.begin(endpoint);
-    let reused = if fresh { None } else { worker.upstreams.checkout(endpoint) };
-    let mut connection = match reused {
+    let mut connection = match worker.upstreams.checkout(endpoint, used) {
         Some(connection) => connection,
-        None => connect(scene, model, endpoint).await?,
+        None => connect(scene, model, endpoint, used).await?,
     };
     (scene.record.phase, scene.record.reused) = (Phase::Send, connection.reused);
     scene.record.timings.connected = scene.mark();
@@ -119,15 +123,24 @@ async fn once(
 
     scene.start_timer(Wait::FirstToken, model);
     let to_head = scene.intake.is_head();
-    let record = &mut scene.record;
-    let on_first_byte = || {
-        record.phase = Phase::AnswerHead;
-        record.timings.first_byte = mark(worker);
-    };
-    let mut head = match scene.client.watch(connection.answer_head(&worker.head_limits, to_head, on_first_byte)).await {
-        Ok(Ok(head)) => head,
-        Ok(Err(error)) => return Err(Failed::Again(error)),
-        Err(interrupt) => return Err(interrupted(scene, Wait::FirstToken, model, &connection, interrupt).into()),
+    let mut head = loop {
+        let record = &mut scene.record;
+        let on_first_byte = || {
+            record.phase = Phase::AnswerHead;
+            if record.timings.first_byte == Instant::NEVER {
+                record.timings.first_byte = mark(worker);
+            }
+        };
+        let answer_head = connection.answer_head(&worker.head_limits, to_head, on_first_byte);
+        let outcome = match scene.client.watch(answer_head).await {
+            Ok(Ok(Some(head))) => break head,
+            Ok(Ok(None)) => pass_interim(scene, &mut connection).await,
+            Ok(Err(error)) => return Err(Failed::Again(error)),
+            Err(interrupt) => Err(interrupt),
+        };
+        if let Err(interrupt) = outcome {
+            return Err(interrupted(scene, Wait::FirstToken, model, &mut connection, interrupt).into());
+        }
     };
     (scene.record.phase, scene.record.upstream_status) = (Phase::FirstContent, head.status);
     let answer = coded::begin(scene, call, candidate, &mut head);
@@ -161,8 +174,8 @@ impl Begun {
             Answer::Coded(coded) => coded.go_on(&mut self.out),
             _ => false,
         };
-        while !self.decoder.is_done() && !self.connection.stream.input.bytes().is_empty() {
-            let bytes = self.connection.stream.input.bytes();
+        while !self.decoder.is_done() && !self.connection.bytes().is_empty() {
+            let bytes = self.connection.bytes();
             // At once, since growing step by step would make up to twice the room.
             self.out.reserve(bytes.len());
             let piece = self.decoder.decode(bytes).map_err(|malformed| {
@@ -170,7 +183,7 @@ impl Begun {
             })?;
             content |= self.answer.push(&bytes[piece.data], &mut self.out);
             self.received_bytes += piece.consumed as u64;
-            self.connection.stream.input.consume(piece.consumed);
+            self.connection.consume(piece.consumed);
         }
         Ok(content)
     }
@@ -201,7 +214,7 @@ impl Begun {
             let more = async {
                 match self.answer.is_behind() {
                     true => rt::later().await,
-                    false => return self.connection.stream.input.fill().await,
+                    false => return self.connection.fill().await,
                 }
                 Ok(true)
             };
@@ -209,7 +222,7 @@ impl Begun {
                 Ok(Ok(true)) => came = scene.mark(),
                 Ok(Ok(false)) => self.digest_end().map_err(|error| broken(&error))?,
                 Ok(Err(error)) => return Err(broken(&self.connection.io_error(Doing::Body, error))),
-                Err(interrupt) => return Err(interrupted(scene, wait, model, &self.connection, interrupt)),
+                Err(interrupt) => return Err(interrupted(scene, wait, model, &mut self.connection, interrupt)),
             }
         }
     }
@@ -244,6 +257,14 @@ impl Begun {
         self.decoder.is_done() && !self.answer.is_behind()
     }
 
+    /// Field lines behind the body, once all of it has come: whole, and only those that may be passed on.
+    pub fn trailers(&self) -> &[u8] {
+        match self.decoder.trailers() {
+            [] => self.connection.trailers(),
+            lines => lines,
+        }
+    }
+
     /// What is wrong with the content coding.
     pub fn coding_fault(&self) -> Option<Fault> {
         self.answer.coded()?.fault(self.decoder.is_done())
@@ -268,16 +289,33 @@ impl Scene<'_> {
     }
 }
 
+/// Passes on what an endpoint said ahead of its answer. Of a request that is then repeated the client may see more than one
+/// (RFC 9110 §15.2); none of them commits it to anything.
+async fn pass_interim(scene: &mut Scene<'_>, connection: &mut Connection) -> Result<(), Interrupt> {
+    for Interim { status, fields } in connection.take_interim() {
+        if !scene.intake.is_http10 {
+            scene.client.say_interim(status, &fields).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a connection within the connect timer.
-async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId) -> Result<Connection, Failed> {
+async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId, used: Used) -> Result<Connection, Failed> {
     let worker = scene.worker;
     scene.start_timer(Wait::Connect, model);
     // A certificate that was put in place a moment ago counts.
     worker.renew();
     // Boxed: it is large, and most exchanges go over a connection that was kept.
-    let work = Box::pin(worker.upstreams.connect(endpoint, model.timers.connect));
+    let work = Box::pin(worker.upstreams.connect(endpoint, model.timers.connect, used));
     match scene.client.watch(work).await {
-        Ok(outcome) => outcome.map_err(Failed::Again),
+        Ok(Ok((connection, driver))) => {
+            if let Some(driver) = driver {
+                rt::spawn(driver.run());
+            }
+            Ok(connection)
+        }
+        Ok(Err(error)) => Err(Failed::Again(error)),
         Err(Interrupt::ClientGone) => Err(Stop::ClientGone.into()),
         Err(Interrupt::Deadline) => {
             let slot = worker.upstreams.slot(endpoint);
@@ -336,10 +374,10 @@ pub(super) fn interrupted(
     scene: &Scene<'_>,
     wait: Wait,
     model: &Model,
-    connection: &Connection,
+    connection: &mut Connection,
     interrupt: Interrupt,
 ) -> Stop {
-    connection.stream.socket.reset();
+    connection.reset();
     match interrupt {
         Interrupt::ClientGone => Stop::ClientGone,
         Interrupt::Deadline => rejected(scene.timed_out(wait, model, &connection.slot().name)),

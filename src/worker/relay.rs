@@ -44,9 +44,9 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
     }
     relay.start_waiting(false);
     relay.check_whole()?;
-    relay.begun.connection.stream.input.expect_events(events);
+    relay.begun.connection.expect_events(events);
     let after = relay.run().await?;
-    relay.begun.connection.stream.input.expect_events(false);
+    relay.begun.connection.expect_events(false);
     let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
     if head.keep_alive && request_sent && decoder.is_done() {
         scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
@@ -122,11 +122,11 @@ impl Relay<'_, '_> {
             let over = self.is_over();
             self.frame(&mut out);
             if over && self.failure.is_none() && self.framing == Framing::Chunked {
-                last_chunk(&mut out, self.begun.decoder.trailers());
+                last_chunk(&mut out, self.begun.trailers());
             }
             let ends = over && self.failure.is_none();
             if ends {
-                self.scene.client.set_trailers(self.begun.decoder.trailers());
+                self.scene.client.set_trailers(self.begun.trailers());
                 self.scene.client.end_with_next(self.ends_connection());
             }
             if !out.is_empty() || (ends && self.scene.client.is_http2()) {
@@ -220,7 +220,7 @@ impl Relay<'_, '_> {
             } else if self.begun.answer.is_behind() {
                 self.scene.client.watch(rt::later()).await.map(|()| Ok(true))
             } else {
-                self.scene.client.watch(self.begun.connection.stream.input.fill()).await
+                self.scene.client.watch(self.begun.connection.fill()).await
             };
             let failed = match outcome {
                 Ok(Ok(true)) => match self.digest() {
@@ -303,9 +303,9 @@ impl Relay<'_, '_> {
         // Not cut short by the total: that the time is over is said between two writes, not by giving one up.
         self.scene.client.timer.set(self.scene.write_until(now));
         if !self.begun.decoder.is_done() {
-            let input = &mut self.begun.connection.stream.input;
+            let connection = &mut self.begun.connection;
             std::future::poll_fn(|cx| {
-                input.arm(cx);
+                connection.arm(cx);
                 std::task::Poll::Ready(())
             })
             .await;
@@ -323,7 +323,7 @@ impl Relay<'_, '_> {
 
     /// The client is gone, or as good as gone: the upstream is closed at once, for what it goes on generating is billed.
     fn abandon(&mut self, interrupt: Interrupt) -> Stop {
-        self.begun.connection.stream.socket.abort();
+        self.begun.connection.abort();
         self.settle();
         interrupt.into()
     }
@@ -352,7 +352,7 @@ impl Relay<'_, '_> {
     async fn end(&mut self) -> Result<After, Stop> {
         self.settle();
         if let Some((reject, state)) = self.failure.take() {
-            self.begun.connection.stream.socket.abort();
+            self.begun.connection.abort();
             self.scene.fail(&reject, state);
             let told = self.tell(&reject).await;
             if !told && self.framing == Framing::UntilClose {

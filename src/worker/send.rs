@@ -15,7 +15,7 @@ use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::routing::Candidate;
 use crate::upstream::Connection;
-use crate::upstream::http1::{Ask, poll_answer};
+use crate::upstream::http1::Ask;
 use crate::wire::http1::{Decoder, Framing, begin_chunk, end_chunk, last_chunk};
 use crate::wire::multipart::Watch;
 use crate::wire::request::{self, Patches};
@@ -102,8 +102,7 @@ impl Sender<'_, '_> {
             accept_encoding: accept_encoding.as_deref(),
         };
         self.connection
-            .slot()
-            .write_head(&mut out, &ask)
+            .begin_request(&mut out, &ask)
             .map_err(|why| Stop::from(Reject::client(400, "malformed_request", why)))?;
         Ok(Renamed { out, patches })
     }
@@ -120,6 +119,9 @@ impl Sender<'_, '_> {
                 Body::Streamed { .. } => &[],
             };
             let more = copy_from(&patches, bytes, &mut at, &mut out);
+            if !more {
+                self.connection.end_with_next();
+            }
             let (sent, buffer) = self.write(out, more || at > WRITE_BYTES).await?;
             if !sent || !more {
                 self.scene.worker.buffers.give(buffer);
@@ -138,7 +140,8 @@ impl Sender<'_, '_> {
         decoder: &mut Decoder,
         watch: &mut Option<Box<Watch>>,
     ) -> Result<bool, Failed> {
-        let chunked = decoder.remaining().is_none();
+        let is_http2 = self.connection.is_http2();
+        let chunked = decoder.remaining().is_none() && !is_http2;
         let mut piece = first;
         loop {
             let looked_at = piece.len();
@@ -153,10 +156,18 @@ impl Sender<'_, '_> {
                 out.append(&mut piece);
                 end_chunk(out);
             }
-            if chunked && done {
-                last_chunk(out, decoder.trailers());
+            if done {
+                let trailers = match decoder.trailers() {
+                    [] => self.scene.client.trailers(),
+                    lines => lines,
+                };
+                if chunked {
+                    last_chunk(out, trailers);
+                }
+                self.connection.set_trailers(trailers);
+                self.connection.end_with_next();
             }
-            if !out.is_empty() {
+            if !out.is_empty() || (done && is_http2) {
                 let (sent, buffer) = self.write(std::mem::take(out), true).await?;
                 if !sent {
                     return Ok(false);
@@ -179,7 +190,7 @@ impl Sender<'_, '_> {
         self.scene.record.upstream_sent_bytes += bytes.len() as u64;
         // What goes out in several writes would leave others, and an early answer, waiting for the last of them.
         if self.eager && !early {
-            match self.connection.stream.output.write_now(&bytes) {
+            match self.connection.write_now(&mut bytes) {
                 Ok(None) => return Ok((true, bytes)),
                 Ok(Some(sent)) => drop(bytes.drain(..sent)),
                 // As below.
@@ -188,17 +199,7 @@ impl Sender<'_, '_> {
         }
         self.scene.start_timer(Wait::FirstToken, self.model);
         let limits = &self.scene.worker.head_limits;
-        let Connection { stream, ahead, .. } = &mut *self.connection;
-        let (input, output) = (&mut stream.input, &mut stream.output);
-        let written = {
-            let mut write = pin!(output.write(bytes));
-            let work = poll_fn(|cx| match write.as_mut().poll(cx) {
-                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                Poll::Pending if early && poll_answer(input, ahead, limits, cx) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            });
-            self.scene.client.watch(work).await
-        };
+        let written = self.scene.client.watch(self.connection.write(bytes, limits, early)).await;
         match written {
             Ok(Some((Ok(()), buffer))) => Ok((true, buffer)),
             // An endpoint that wants no more of a body may answer and close: the answer says why. If there is none,
@@ -213,12 +214,11 @@ impl Sender<'_, '_> {
     /// Waits for more of the client's body; false if the endpoint answers first.
     async fn more_or_answer(&mut self) -> Result<bool, Failed> {
         let limits = &self.scene.worker.head_limits;
-        let Connection { stream, ahead, .. } = &mut *self.connection;
-        let input = &mut stream.input;
+        let connection = &mut *self.connection;
         let mut more = pin!(self.scene.more());
         let outcome = poll_fn(|cx| match more.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
-            Poll::Pending if poll_answer(input, ahead, limits, cx) => Poll::Ready(Ok(false)),
+            Poll::Pending if connection.poll_early(limits, cx) => Poll::Ready(Ok(false)),
             Poll::Pending => Poll::Pending,
         })
         .await?;

@@ -126,7 +126,8 @@ impl Worker {
         let board = shared.boards[usize::from(id.0)].clone();
         let (clock, timers) = (shared.clock.clone(), Timers::new(shared.clock.clone()));
         let buffers = Rc::<Buffers>::default();
-        let means = Means { clock: clock.clone(), timers: timers.clone(), buffers: buffers.clone() };
+        let ping = shared.config.http2.ping;
+        let means = Means { clock: clock.clone(), timers: timers.clone(), buffers: buffers.clone(), ping };
         Rc::new(Worker {
             id,
             clock,

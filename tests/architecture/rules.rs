@@ -35,7 +35,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("flate2", &["mock", "wire/coding", "control"]),
     ("h2", &["listener", "upstream"]),
     ("hickory_resolver", &["control"]),
-    ("http", &["listener", "upstream"]),
+    ("http", &["listener", "upstream", "wire/http2.rs"]),
     ("http_body_util", &["mock", "control", "cli"]),
     ("httparse", &["wire/http1.rs"]),
     ("httpdate", &["worker/date.rs"]),

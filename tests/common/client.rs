@@ -182,14 +182,19 @@ impl Client {
         Head { version, status, reason: words.next().unwrap_or_default().to_owned(), headers }
     }
 
-    /// Reads a whole response to `method`, past interim ones.
-    pub fn response(&mut self, method: &str) -> Response {
-        let head = loop {
+    /// Reads the head of an answer, past interim ones.
+    pub fn final_head(&mut self) -> Head {
+        loop {
             let head = self.head();
             if head.status >= 200 {
-                break head;
+                return head;
             }
-        };
+        }
+    }
+
+    /// Reads a whole response to `method`, past interim ones.
+    pub fn response(&mut self, method: &str) -> Response {
+        let head = self.final_head();
         self.body(method, head)
     }
 

@@ -1,6 +1,7 @@
-//! An HTTP/2 client that sends any frame with any byte in any place, and reads no more of an answer than its status, its
+//! An HTTP/2 peer that sends any frame with any byte in any place, and reads no more of an answer than its status, its
 //! body and how it ended. It knows no library: heads are literals that are neither indexed nor compressed.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -137,6 +138,40 @@ impl Http2 {
         http2
     }
 
+    /// The server's side of a connection that was accepted: reads what comes first, and sends `settings`. Its own windows are as
+    /// wide as they may be.
+    pub fn serve(stream: TcpStream, patience: Duration, settings: &[(u16, u32)]) -> Http2 {
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_read_timeout(Some(patience)).expect("a read timeout");
+        stream.set_write_timeout(Some(patience)).expect("a write timeout");
+        let mut http2 = Http2 { stream, held: Vec::new(), told: None };
+        let preface = http2.take(24).unwrap_or_else(|said| panic!("no preface: {said:?}"));
+        assert_eq!(preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut payload = Vec::new();
+        for (name, value) in settings {
+            payload.extend(name.to_be_bytes());
+            payload.extend(value.to_be_bytes());
+        }
+        let window = (0x7fff_ffff_u32 - 65_535).to_be_bytes();
+        http2.send(&[frame(SETTINGS, 0, 0, &payload), frame(WINDOW_UPDATE, 0, 0, &window)].concat());
+        http2
+    }
+
+    /// The next request that is whole: its stream and its body. Of others that have begun, what came is kept in `begun`.
+    pub fn request(&mut self, begun: &mut BTreeMap<u32, Vec<u8>>) -> (u32, Vec<u8>) {
+        loop {
+            let frame = self.next();
+            assert!(matches!(frame.kind, HEADERS | CONTINUATION | DATA), "no part of a request: {frame:?}");
+            let body = begun.entry(frame.stream).or_default();
+            if frame.kind == DATA {
+                body.extend(&frame.payload);
+            }
+            if frame.ends() {
+                return (frame.stream, begun.remove(&frame.stream).unwrap_or_default());
+            }
+        }
+    }
+
     /// Sends; a peer that has closed is no failure.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
@@ -257,6 +292,21 @@ pub fn request(stream: u32, method: &str, path: &str, fields: &[(&str, &str)], b
                 break;
             }
         }
+    }
+    bytes
+}
+
+/// An answer on `stream`: its head, and its body if it has one.
+pub fn answer(stream: u32, status: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut block = field(b":status", status.as_bytes());
+    for (name, value) in fields {
+        block.extend(field(name.as_bytes(), value.as_bytes()));
+    }
+    let mut bytes = head(stream, &block, body.is_empty());
+    let mut pieces = body.chunks(FRAME_BYTES_MAX).peekable();
+    while let Some(piece) = pieces.next() {
+        let flags = if pieces.peek().is_none() { END_STREAM } else { 0 };
+        bytes.extend(frame(DATA, flags, stream, piece));
     }
     bytes
 }

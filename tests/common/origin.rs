@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, b
 use rustls::{ServerConfig, ServerConnection};
 
 use super::PATIENCE;
+use super::http2::Http2;
 
 /// Where the played provider listens.
 pub struct Origin {
@@ -88,6 +89,12 @@ impl Origin {
                 std::thread::spawn(move || serve(peer));
             }
         });
+    }
+
+    /// As [`Origin::accept`], of HTTP/2 with these settings.
+    pub fn accept_http2(&self, settings: &[(u16, u32)]) -> Http2 {
+        let Peer { stream, .. } = self.accept();
+        Http2::serve(stream, PATIENCE, settings)
     }
 
     /// True if no connection waits to be accepted.

@@ -245,7 +245,7 @@ pub fn ask(client: &mut Client, model: &str, shape: Shape, id: &str, padding: us
 
 /// Reads the answer to the end and says when its first content has come.
 pub fn answer(mut client: Client, shape: Shape, has_content: &SyncSender<()>) -> (Client, Response) {
-    let head = client.head();
+    let head = client.final_head();
     if head.status != 200 || !shape.streamed {
         let _ = has_content.try_send(());
         let response = client.body("POST", head);

@@ -59,6 +59,7 @@ fn provider(
             ca: ca.clone(),
             client_certificate: client_certificate.clone(),
             proxy: None,
+            http2: EndpointHttp2::Auto,
         };
         endpoints.push(item.section().and_then(|section| endpoint(section, base, &through)));
     }
@@ -70,6 +71,12 @@ fn provider(
         provider: name.map(|name| Provider { name, endpoints: ids, include_usage, passes_accept_encoding }),
     }
 }
+
+const HTTP2_WORDS: [(&str, EndpointHttp2); 3] = [
+    ("auto", EndpointHttp2::Auto),
+    ("never", EndpointHttp2::Never),
+    ("prior-knowledge", EndpointHttp2::PriorKnowledge),
+];
 
 const AUTH_WORDS: [(&str, Auth); 3] = [("auto", Auth::Dialect), ("bearer", Auth::Bearer), ("x-api-key", Auth::XApiKey)];
 
@@ -98,6 +105,7 @@ fn endpoint(mut endpoint: Section, base: Endpoint, providers: &Option<Through>) 
         Some(item) => Some(through(&item)?),
         None => providers.clone(),
     };
+    let http2 = endpoint.choice("http2", &HTTP2_WORDS).unwrap_or(EndpointHttp2::Auto);
     let reading = endpoint.reading;
     endpoint.finish();
     let url::Url { tls, host, port, authority, path } = url?;
@@ -108,7 +116,20 @@ fn endpoint(mut endpoint: Section, base: Endpoint, providers: &Option<Through>) 
     };
     let ca = ca.or(base.ca).filter(|_| tls);
     let client_certificate = client_certificate.or(base.client_certificate).filter(|_| tls);
-    Some(Endpoint { tls, host, port, authority, base_path: path, key, auth, ca, client_certificate, proxy, ..base })
+    Some(Endpoint {
+        tls,
+        host,
+        port,
+        authority,
+        base_path: path,
+        key,
+        auth,
+        ca,
+        client_certificate,
+        proxy,
+        http2,
+        ..base
+    })
 }
 
 /// What `proxy` says.

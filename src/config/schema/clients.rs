@@ -131,7 +131,7 @@ pub struct Http2Schema {
     /// again each ten seconds; more end the connection: 10 to 1000000. Default 1000.
     #[schemars(range(min = Http2Schema::CONTROL_FRAMES_MAX.min, max = Http2Schema::CONTROL_FRAMES_MAX.max), extend("default" = 1000))]
     pub control_frames_max: Option<u32>,
-    /// With requests under way, a client that is silent for this long is sent a PING, and given up after as long again:
+    /// With requests under way, a client or a provider that is silent for this long is sent a PING, and given up after as long again:
     /// 0ms to 1h; 0ms sends none. Default 30s.
     #[schemars(extend("default" = "30s"))]
     pub ping: Option<HumanDuration>,

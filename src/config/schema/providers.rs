@@ -60,6 +60,21 @@ pub struct EndpointSchema {
     /// The HTTP proxy through which it is reached, or `none`. Default: the provider's.
     #[schemars(length(min = 1))]
     pub proxy: Option<String>,
+    /// Whether it is spoken to in HTTP/2, many requests over one connection. Default `auto`.
+    #[schemars(extend("default" = "auto"))]
+    pub http2: Option<EndpointHttp2Schema>,
+}
+
+/// Whether an endpoint is spoken to in HTTP/2.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "kebab-case", rename = "EndpointHttp2")]
+pub enum EndpointHttp2Schema {
+    /// Over TLS, if it agrees (ALPN).
+    Auto,
+    /// Never.
+    Never,
+    /// Always: it is known to speak it, in the clear too.
+    PriorKnowledge,
 }
 
 /// Where a provider's key is to be found. Exactly one.

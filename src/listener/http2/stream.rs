@@ -9,25 +9,25 @@
 //! more than [`UNSENT_BYTES_MAX`] of it have not left, no more is taken, so that a client that does not read holds up its
 //! own provider alone.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::super::client::Interrupt;
 use crate::base::clock::Instant;
 use crate::net::buf::Buffers;
+use crate::net::duplex::{Home, Piece};
 use crate::net::timer::Timer;
 use crate::wire::http1::{Framing, Malformed};
-use crate::wire::http2::{NOT_ONE_HEAD, OTHER_LENGTH, Pseudo, fields, write_request};
+use crate::wire::http2::{NOT_ONE_HEAD, OTHER_LENGTH, Pseudo, field_map, read_trailers, write_request};
 
 /// What of one answer may wait for its client, in bytes, before no more is taken; a piece beyond it may be under way.
 pub const UNSENT_BYTES_MAX: usize = 64 << 10;
@@ -47,6 +47,7 @@ pub struct Stream {
     held: Bytes,
     /// True once all of the request has come.
     received: bool,
+    request_trailers: Box<[u8]>,
     /// What may come of the body before it is asked for, in bytes.
     window: u32,
     /// Why the head was refused.
@@ -65,46 +66,6 @@ pub struct Stream {
     last: bool,
     trailers: Option<HeaderMap>,
     home: Rc<Home>,
-}
-
-/// Where the pieces of one answer come back to once they have left.
-struct Home {
-    unsent: Cell<usize>,
-    waiting: RefCell<Option<Waker>>,
-    buffers: Rc<Buffers>,
-}
-
-/// A part of an answer on its way out.
-pub struct Piece {
-    bytes: Vec<u8>,
-    at: usize,
-    home: Rc<Home>,
-}
-
-impl Buf for Piece {
-    fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes[self.at..]
-    }
-
-    fn advance(&mut self, n: usize) {
-        self.at += n;
-        assert!(self.at <= self.bytes.len(), "no further than its end");
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        let home = &self.home;
-        home.unsent.set(home.unsent.get() - self.bytes.len());
-        home.buffers.give(std::mem::take(&mut self.bytes));
-        if let Some(waker) = home.waiting.take() {
-            waker.wake();
-        }
-    }
 }
 
 impl Stream {
@@ -138,6 +99,7 @@ impl Stream {
             left: length,
             held: Bytes::new(),
             received: ended,
+            request_trailers: Box::default(),
             window,
             fault,
             bodiless: ended,
@@ -148,7 +110,7 @@ impl Stream {
             head: None,
             last: false,
             trailers: None,
-            home: Rc::new(Home { unsent: Cell::new(0), waiting: RefCell::default(), buffers: buffers.clone() }),
+            home: Home::new(buffers.clone()),
         }
     }
 
@@ -160,7 +122,7 @@ impl Stream {
         self.at += n;
         debug_assert!(self.at <= self.request.len());
         if self.at >= self.request.len() {
-            self.home.buffers.give(std::mem::take(&mut self.request));
+            self.home.give(std::mem::take(&mut self.request));
             self.at = 0;
         }
     }
@@ -208,6 +170,10 @@ impl Stream {
                 }
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None => {
+                    let trailers = ready!(self.body.poll_trailers(cx)).map_err(io::Error::other)?;
+                    if let Some(trailers) = trailers {
+                        self.request_trailers = read_trailers(&trailers).map_err(io::Error::other)?.into();
+                    }
                     self.received = true;
                     self.give_back()?;
                     let held = std::mem::take(&mut self.held);
@@ -216,6 +182,11 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// Field lines behind the request's body.
+    pub(in super::super) fn request_trailers(&self) -> &[u8] {
+        &self.request_trailers
     }
 
     /// Opens the client's windows again by what was taken.
@@ -252,9 +223,10 @@ impl Stream {
         reset.map(|_| Interrupt::ClientGone)
     }
 
-    pub(in super::super) fn say_continue(&mut self) -> Result<(), Interrupt> {
+    pub(in super::super) fn say_interim(&mut self, status: u16, lines: &[u8]) -> Result<(), Interrupt> {
         let mut response = Response::new(());
-        *response.status_mut() = StatusCode::CONTINUE;
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::CONTINUE);
+        *response.headers_mut() = field_map(lines);
         self.respond.send_informational(response).map_err(|_| Interrupt::ClientGone)
     }
 
@@ -272,26 +244,18 @@ impl Stream {
 
     pub(in super::super) fn set_trailers(&mut self, lines: &[u8]) {
         if !lines.is_empty() {
-            self.trailers = Some(headers(lines));
+            self.trailers = Some(field_map(lines));
         }
     }
 
     /// True if another piece is taken.
     pub(in super::super) fn has_room(&self) -> bool {
-        self.home.unsent.get() < UNSENT_BYTES_MAX
+        self.home.unsent() < UNSENT_BYTES_MAX
     }
 
     /// Ready once another piece is taken.
     pub(in super::super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_unsent(UNSENT_BYTES_MAX - 1, cx)
-    }
-
-    fn poll_unsent(&self, max: usize, cx: &mut Context<'_>) -> Poll<()> {
-        if self.home.unsent.get() <= max {
-            return Poll::Ready(());
-        }
-        *self.home.waiting.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
+        self.home.poll_unsent(UNSENT_BYTES_MAX - 1, cx)
     }
 
     /// Hands `bytes` to the connection: a head if one was ended in them, then a part of the body.
@@ -306,18 +270,16 @@ impl Stream {
         if self.send.is_none() {
             let mut response = Response::new(());
             *response.status_mut() = self.status;
-            *response.headers_mut() = headers(&bytes[..head]);
+            *response.headers_mut() = field_map(&bytes[..head]);
             self.over = ends && !has_body;
             self.send = Some(self.respond.send_response(response, self.over).map_err(|_| Interrupt::ClientGone)?);
         }
         let Some(send) = self.send.as_mut().filter(|_| !self.over) else {
-            self.home.buffers.give(bytes);
+            self.home.give(bytes);
             return Ok(());
         };
         if has_body || ends {
-            self.home.unsent.set(self.home.unsent.get() + bytes.len());
-            let piece = Piece { bytes, at: head, home: self.home.clone() };
-            send.send_data(piece, ends).map_err(|_| Interrupt::ClientGone)?;
+            send.send_data(self.home.piece(bytes, head), ends).map_err(|_| Interrupt::ClientGone)?;
         }
         if let Some(trailers) = trailers {
             send.send_trailers(trailers).map_err(|_| Interrupt::ClientGone)?;
@@ -335,15 +297,15 @@ impl Stream {
     /// answered before its end came, waits for that as well where it can come unasked: until then the client has a stream to
     /// end, and many take it for a failed request if there is none.
     pub(in super::super) async fn settle(&mut self, timer: &Timer, now: Instant, until: Instant) {
-        if self.home.unsent.get() > 0 {
+        if self.home.unsent() > 0 {
             timer.set(until);
-            poll_fn(|cx| match self.poll_unsent(0, cx) {
+            poll_fn(|cx| match self.home.poll_unsent(0, cx) {
                 Poll::Ready(()) => Poll::Ready(()),
                 Poll::Pending => self.poll_interrupt(timer, cx).map(drop),
             })
             .await;
         }
-        if self.home.unsent.get() > 0 {
+        if self.home.unsent() > 0 {
             self.reset();
             return;
         }
@@ -376,17 +338,4 @@ impl Stream {
             self.reset();
         }
     }
-}
-
-/// Whole field lines as the library takes them.
-fn headers(lines: &[u8]) -> HeaderMap {
-    let shared = Bytes::copy_from_slice(lines);
-    let mut map = HeaderMap::with_capacity(24);
-    for (name, value) in fields(&shared) {
-        // Written by us, or taken from a head that was read.
-        let Ok(name) = HeaderName::from_bytes(name) else { continue };
-        let Ok(value) = HeaderValue::from_maybe_shared(shared.slice_ref(value)) else { continue };
-        map.append(name, value);
-    }
-    map
 }

@@ -30,7 +30,7 @@ fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
         tickets: &Tickets::new(Duration::from_secs(3600)).unwrap(),
     };
     let server = tls::server_config(&options, Clock::new().unix()).unwrap();
-    (server, tls::client_config(Some(chain.as_bytes()), None).unwrap())
+    (server, tls::client_config(Some(chain.as_bytes()), None, &[b"http/1.1"]).unwrap())
 }
 
 /// Sends numbered messages, each at a time that the reader cannot know and one half after the other, until it is told to

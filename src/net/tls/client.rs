@@ -19,11 +19,15 @@ pub struct Identity<'a> {
 }
 
 /// What to trust when speaking to an endpoint: the system's authorities, else the bundled ones, and `extra_pem`
-/// (a PEM file's contents) on top; and who we are there.
+/// (a PEM file's contents) on top; who we are there; and which application protocols are offered, best first.
 ///
 /// # Errors
 /// If `extra_pem` holds no certificate or a broken one, or the identity cannot be used.
-pub fn client_config(extra_pem: Option<&[u8]>, identity: Option<Identity<'_>>) -> io::Result<Arc<ClientConfig>> {
+pub fn client_config(
+    extra_pem: Option<&[u8]>,
+    identity: Option<Identity<'_>>,
+    protocols: &[&[u8]],
+) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(native.certs);
@@ -47,7 +51,7 @@ pub fn client_config(extra_pem: Option<&[u8]>, identity: Option<Identity<'_>>) -
         }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 

@@ -307,7 +307,7 @@ fn clients_show_a_certificate_where_they_must() {
     for (required, passes) in [(true, [false, true, false]), (false, [true, true, false])] {
         for (identity, passes) in identities.iter().zip(passes) {
             let own = identity.as_ref().map(|pair| Identity { chain: pair.chain.as_bytes(), key: pair.key.as_bytes() });
-            let client = client_config(Some(authority.pem.as_bytes()), own).unwrap();
+            let client = client_config(Some(authority.pem.as_bytes()), own, &[b"http/1.1"]).unwrap();
             let mut talk = Talk::new(&client, &config(required), "a.test");
             match talk.run() {
                 Ok(()) => assert!(passes),
@@ -478,7 +478,7 @@ fn a_certificate_that_is_revoked_lets_nobody_in() {
     let server = server_config(&options, now()).unwrap();
     for (pair, passes) in [(ours.sign(&["client"]), true), (revoked, false)] {
         let own = Identity { chain: pair.chain.as_bytes(), key: pair.key.as_bytes() };
-        let client = client_config(Some(authority.pem.as_bytes()), Some(own)).unwrap();
+        let client = client_config(Some(authority.pem.as_bytes()), Some(own), &[b"http/1.1"]).unwrap();
         assert_eq!(Talk::new(&client, &server, "a.test").run().is_ok(), passes);
     }
 }

@@ -325,8 +325,12 @@ impl Extension {
     }
 }
 
-/// The lines that may be passed on, each written anew.
-fn permitted_trailers(raw: &[u8]) -> Result<Vec<u8>, Malformed> {
+/// The lines of `raw`, each `name: value` and CRLF, that may be passed on as trailers, each written anew: without the names of
+/// RFC 9110 §6.5.1.
+///
+/// # Errors
+/// They are not all field lines, or more than [`MAX_HEADERS`].
+pub fn permitted_trailers(raw: &[u8]) -> Result<Vec<u8>, Malformed> {
     if raw.is_empty() {
         return Ok(Vec::new());
     }

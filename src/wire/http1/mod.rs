@@ -25,7 +25,7 @@ mod tests;
 
 use std::fmt;
 
-pub use body::{Decoder, EXTENSION_BYTES_MAX, Piece, TRAILER_BYTES_MAX};
+pub use body::{Decoder, EXTENSION_BYTES_MAX, Piece, TRAILER_BYTES_MAX, permitted_trailers};
 pub use encode::{
     Unwritable, begin_chunk, end_chunk, end_head, last_chunk, write_content_length, write_header, write_request_line,
     write_status_line,

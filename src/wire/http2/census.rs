@@ -8,7 +8,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::PREFACE;
 use crate::base::clock::Instant;
 
 const HEADER_BYTES: usize = 9;
@@ -31,7 +30,7 @@ impl std::error::Error for Flood {}
 /// Follows one direction of a connection from frame to frame.
 #[derive(Debug, Clone)]
 pub struct Census {
-    /// Bytes to pass over before the next header: of a payload, or of the client's preface.
+    /// Bytes of a payload to pass over before the next header.
     skip: usize,
     header: [u8; HEADER_BYTES],
     have: usize,
@@ -39,17 +38,14 @@ pub struct Census {
     left: u32,
     /// When the bucket was last refilled.
     filled: Option<Instant>,
+    /// A GOAWAY has begun.
+    leaving: bool,
 }
 
 impl Census {
-    /// Of a client's frames, with its preface still to come; `max` empty ones at once, and as many each ten seconds.
-    pub fn of_client(max: u32) -> Census {
-        Census { skip: PREFACE.len(), ..Census::of_server(max) }
-    }
-
-    /// Of a server's frames.
-    pub fn of_server(max: u32) -> Census {
-        Census { skip: 0, header: [0; HEADER_BYTES], have: 0, max, left: max, filled: None }
+    /// Of frames from the first one on; `max` empty ones at once, and as many each ten seconds.
+    pub fn new(max: u32) -> Census {
+        Census { skip: 0, header: [0; HEADER_BYTES], have: 0, max, left: max, filled: None, leaving: false }
     }
 
     /// Looks at the next bytes of the connection, cut anywhere.
@@ -75,10 +71,22 @@ impl Census {
         }
     }
 
+    /// True if all frames that have begun have come whole.
+    pub fn is_between_frames(&self) -> bool {
+        self.skip == 0 && self.have == 0
+    }
+
+    /// True once the peer has said that it takes no more streams (RFC 9113 §6.8).
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// A whole header has come.
     fn frame(&mut self, now: &impl Fn() -> Instant) -> Result<(), Flood> {
         let [high, middle, low, kind, flags, ..] = self.header;
         self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        const GOAWAY: u8 = 7;
+        self.leaving |= kind == GOAWAY;
         self.count(kind, flags, self.skip, now)
     }
 

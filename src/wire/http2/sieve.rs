@@ -103,7 +103,7 @@ impl Sieve {
     pub fn of_client(control_frames_max: u32, frame_bytes_max: u32) -> Sieve {
         Sieve {
             // Which is shown headers only.
-            census: Census::of_server(control_frames_max),
+            census: Census::new(control_frames_max),
             frame_bytes_max: frame_bytes_max as usize,
             header: [0; HEADER_BYTES],
             have: 0,

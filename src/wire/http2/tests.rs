@@ -177,11 +177,11 @@ fn frames_that_carry_nothing_are_counted_wherever_they_are_cut() {
         (frame(0x77, 0, 3), 1),
     ];
     let sum: u32 = frames.iter().map(|(_, counts)| counts).sum();
-    let mut bytes = PREFACE.to_vec();
+    let mut bytes = Vec::new();
     frames.iter().for_each(|(frame, _)| bytes.extend_from_slice(frame));
     for piece in [1, 2, 3, 7, 8, 9, 10, 1000, bytes.len()] {
         for (max, floods) in [(sum, false), (sum - 1, true)] {
-            let mut census = Census::of_client(max);
+            let mut census = Census::new(max);
             let outcome = bytes.chunks(piece).try_for_each(|piece| census.see(piece, || Instant(1)));
             assert_eq!(outcome.is_err(), floods, "{max} in pieces of {piece}");
         }
@@ -189,9 +189,25 @@ fn frames_that_carry_nothing_are_counted_wherever_they_are_cut() {
 }
 
 #[test]
+fn the_first_frame_and_a_goaway_are_seen_wherever_they_are_cut() {
+    let (settings, goaway) = (frame(4, 0, 12), frame(7, 0, 8));
+    let bytes = [settings.clone(), goaway].concat();
+    for at in 0..=bytes.len() {
+        let mut census = Census::new(10);
+        let now = || Instant(0);
+        assert_eq!(census.see(&bytes[..at], now), Ok(()));
+        // As soon as the kind of the frame is known, which is when all nine bytes before its payload are here.
+        assert_eq!(census.is_leaving(), at >= settings.len() + 9, "{at}");
+        assert_eq!(census.is_between_frames(), [0, settings.len(), bytes.len()].contains(&at), "{at}");
+        assert_eq!(census.see(&bytes[at..], now), Ok(()));
+        assert!(census.is_leaving() && census.is_between_frames(), "{at}");
+    }
+}
+
+#[test]
 fn the_bucket_is_refilled_with_time_and_no_further() {
     let ping = frame(6, 0, 8);
-    let mut census = Census::of_server(10);
+    let mut census = Census::new(10);
     let mut taken = |at_ms: u64| {
         let mut count = 0;
         while census.clone().see(&ping, || Instant(at_ms * 1_000_000)).is_ok() {

@@ -13,22 +13,21 @@ use ringway_fuzz::wire::http2::{Census, Flood};
 const REFILL_NS: u64 = 10_000_000_000;
 
 fuzz_target!(|data: &[u8]| {
-    // How many are allowed, whose frames they are, and how far the clock goes between two that count.
-    let [max, side, step, rest @ ..] = data else { return };
+    // How many are allowed, and how far the clock goes between two that count.
+    let [max, step, rest @ ..] = data else { return };
     let max = u32::from(*max);
-    let of_client = side & 1 == 0;
     let tick = u64::from(*step) * u64::from(*step) * 1_000_000;
-    let counted = count(if of_client { rest.get(24..).unwrap_or_default() } else { rest });
+    let counted = count(rest);
 
-    let whole = watch(max, of_client, 0, &[rest]);
+    let whole = watch(max, 0, &[rest]);
     assert_eq!(whole, (counted.min(max + 1), if counted > max { Err(Flood) } else { Ok(()) }));
     for pieces in cuts(rest) {
-        assert_eq!(watch(max, of_client, 0, &pieces), whole);
+        assert_eq!(watch(max, 0, &pieces), whole);
     }
 
-    let timed = watch(max, of_client, tick, &[rest]);
+    let timed = watch(max, tick, &[rest]);
     for pieces in cuts(rest) {
-        assert_eq!(watch(max, of_client, tick, &pieces), timed);
+        assert_eq!(watch(max, tick, &pieces), timed);
     }
     // Time lets more through, but no more than it fills.
     let (seen, verdict) = timed;
@@ -40,8 +39,8 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// How often the clock was asked, which it is for each frame that counts, and what was said.
-fn watch(max: u32, of_client: bool, tick: u64, pieces: &[&[u8]]) -> (u32, Result<(), Flood>) {
-    let mut census = if of_client { Census::of_client(max) } else { Census::of_server(max) };
+fn watch(max: u32, tick: u64, pieces: &[&[u8]]) -> (u32, Result<(), Flood>) {
+    let mut census = Census::new(max);
     let asked = Cell::new(0);
     let now = || {
         asked.set(asked.get() + 1);

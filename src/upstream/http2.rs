@@ -1,0 +1,311 @@
+//! Many exchanges at once over one connection to an endpoint: HTTP/2 (RFC 9113), by the `h2` library.
+//!
+//! A connection is made of three: a [`Link`], which the pool keeps and exchanges are begun on; a [`Driver`], which its
+//! worker runs beside them, and which reads and writes for all of them; and an [`Exchange`] for each request under way.
+//!
+//! To who works with it an exchange looks as one over HTTP/1.1 does: its answer is bytes, a head as HTTP/1.1 has it and
+//! then the body, so that there is one reader of answers and not two ideas of what one is. What of an answer was not asked for
+//! stays with the provider: its window is opened as more is asked for.
+
+mod exchange;
+
+pub use exchange::Exchange;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong};
+
+use super::links::Lead;
+use super::{Means, Place};
+use crate::base::clock::{Clock, Instant};
+use crate::net::buf::Buffers;
+use crate::net::duplex::{Duplex, Home, Outbox, Patience, Piece, Sentry, drive};
+use crate::net::socket::Socket;
+use crate::net::stream::{Output, Stream};
+use crate::net::timer::Timer;
+use crate::wire::http2::Census;
+
+/// Bytes of one answer that may come before they are asked for.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Of all answers together. A client that does not read must not hold up the answers of others.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Frames may be this long; what every peer must take (RFC 9113 §4.2), and enough.
+const FRAME_BYTES_MAX: u32 = 16 << 10;
+/// Names, values and 32 bytes for each field of an answer's head.
+const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// Exchanges on one connection at once, whatever the endpoint allows.
+pub(super) const STREAMS_MAX: usize = 100;
+/// Exchanges on one connection over its life, far below where the numbers of streams end (RFC 9113 §5.1.1).
+const EXCHANGES_MAX: u32 = 1 << 29;
+/// What of one request may wait for its endpoint, in bytes, before no more is taken; a piece beyond it may be under way.
+const UNSENT_BYTES_MAX: usize = 64 << 10;
+/// Frames that carry nothing, at once; as many again each ten seconds.
+const CONTROL_FRAMES_MAX: u32 = 10_000;
+/// Streams that we have reset and of which frames may still be under way.
+const RESET_FOR: Duration = Duration::from_secs(5);
+/// How long an endpoint has to take what is sent to it in one turn, [`GATHER_BYTES_MAX`](crate::net::duplex::GATHER_BYTES_MAX)
+/// at most; the requests on their way have deadlines of their own.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// A connection as the pool sees it: what exchanges are begun on.
+pub struct Link {
+    requests: SendRequest<Piece>,
+    state: Rc<State>,
+    /// The address at its other end.
+    pub(super) peer: IpAddr,
+    made: Instant,
+    scheme: http::uri::Scheme,
+    buffers: Rc<Buffers>,
+    _place: Place,
+}
+
+/// What a link, its driver and its exchanges know of one another.
+struct State {
+    /// Exchanges under way.
+    open: Cell<usize>,
+    /// Exchanges that were ever begun.
+    begun: Cell<u32>,
+    /// No more can begin.
+    closed: Cell<bool>,
+    /// Nobody is to begin one any more.
+    unwanted: Cell<bool>,
+    /// When the last one ended.
+    idle_since: Cell<Instant>,
+    /// When something last came.
+    heard: Cell<Option<Instant>>,
+    /// The endpoint has said what it allows.
+    settled: Cell<bool>,
+    /// Nothing is read any more.
+    flooded: Cell<bool>,
+    /// What came first is not HTTP/2.
+    foreign: Cell<bool>,
+    /// Until the endpoint has said how many exchanges it allows, others wait for that.
+    lead: RefCell<Option<Lead>>,
+    driver: RefCell<Option<Waker>>,
+    clock: Clock,
+}
+
+/// Counts one exchange for as long as it lives.
+struct Member(Rc<State>);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let state = &self.0;
+        state.open.set(state.open.get() - 1);
+        if state.open.get() == 0 {
+            state.idle_since.set(state.clock.now());
+            // It need not ask any more whether its endpoint is there.
+            if let Some(waker) = state.driver.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Link {
+    /// A new exchange, unless the connection carries as many as it may, or no more at all.
+    pub(super) fn begin(self: &Rc<Link>) -> Option<Exchange> {
+        let state = &self.state;
+        // Before its endpoint has said what it allows, it carries the one that it was made for.
+        let allowed = if state.lead.borrow().is_some() { 1 } else { self.allowed() };
+        if !self.is_open() || state.open.get() >= allowed {
+            return None;
+        }
+        state.open.set(state.open.get() + 1);
+        state.begun.set(state.begun.get() + 1);
+        Some(Exchange::new(self.clone(), Member(state.clone()), Home::new(self.buffers.clone())))
+    }
+
+    /// Exchanges that it may carry at once.
+    fn allowed(&self) -> usize {
+        self.requests.current_max_send_streams().min(STREAMS_MAX)
+    }
+
+    /// True if exchanges can begin on it, now or once others have ended.
+    pub(super) fn is_open(&self) -> bool {
+        let state = &self.state;
+        !state.closed.get() && !state.unwanted.get() && state.begun.get() < EXCHANGES_MAX
+    }
+
+    /// True for one that was made no earlier than `since`.
+    pub(super) fn is_made_since(&self, since: Instant) -> bool {
+        self.made >= since
+    }
+
+    /// True if something came from it no longer than `within` before `now`.
+    pub(super) fn is_heard(&self, now: Instant, within: Duration) -> bool {
+        self.state.heard.get().is_some_and(|heard| now - heard < within)
+    }
+
+    /// Since when nothing has been under way on it, if nothing is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.state.open.get() == 0).then(|| self.state.idle_since.get())
+    }
+
+    /// Lets it go: no exchange begins on it any more, and it ends with the last one.
+    pub(super) fn let_go(&self) {
+        self.state.unwanted.set(true);
+    }
+}
+
+/// Reads and writes for all exchanges of a connection. Its worker runs it beside them.
+pub struct Driver {
+    connection: Connection<Duplex<Watch>, Piece>,
+    pings: Option<PingPong>,
+    out: Rc<Outbox>,
+    output: Output,
+    socket: Socket,
+    state: Rc<State>,
+    timer: Timer,
+    write_timer: Timer,
+    /// See [`Means::ping`].
+    ping: Duration,
+}
+
+/// Follows frames on their way in.
+struct Watch {
+    census: Census,
+    state: Rc<State>,
+}
+
+impl Sentry for Watch {
+    fn pass(&mut self, bytes: &[u8], room: usize, mut put: impl FnMut(&[u8])) -> Option<usize> {
+        let bytes = &bytes[..bytes.len().min(room)];
+        if bytes.is_empty() {
+            return Some(0);
+        }
+        let state = &self.state;
+        if state.heard.get().is_none() && bytes.starts_with(b"HTTP/") {
+            state.foreign.set(true);
+        }
+        let now = state.clock.now();
+        state.heard.set(Some(now));
+        if self.census.see(bytes, || now).is_err() {
+            state.flooded.set(true);
+            return None;
+        }
+        // Its settings come before all else (RFC 9113 §3.4).
+        state.settled.set(state.settled.get() || self.census.is_between_frames());
+        state.closed.set(state.closed.get() || self.census.is_leaving());
+        put(bytes);
+        Some(bytes.len())
+    }
+}
+
+/// Begins HTTP/2 on `stream`, over which it was agreed on, or is known to be spoken. `lead` is told when others can begin
+/// exchanges on it as well.
+///
+/// # Errors
+/// The connection's.
+pub(super) async fn begin(
+    stream: Stream,
+    peer: IpAddr,
+    place: Place,
+    lead: Option<Lead>,
+    means: &Means,
+) -> io::Result<(Rc<Link>, Driver)> {
+    let scheme = if stream.is_secure() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+    let Stream { mut input, output, socket } = stream;
+    input.expect_events(true);
+    let out = Rc::new(Outbox::new(means.buffers.clone()));
+    let made = means.clock.now();
+    let state = Rc::new(State {
+        open: Cell::new(0),
+        begun: Cell::new(0),
+        closed: Cell::new(false),
+        unwanted: Cell::new(false),
+        idle_since: Cell::new(made),
+        heard: Cell::new(None),
+        settled: Cell::new(false),
+        flooded: Cell::new(false),
+        foreign: Cell::new(false),
+        lead: RefCell::new(lead),
+        driver: RefCell::default(),
+        clock: means.clock.clone(),
+    });
+    let watch = Watch { census: Census::new(CONTROL_FRAMES_MAX), state: state.clone() };
+    let duplex = Duplex::new(Rc::new(RefCell::new(input)), out.clone(), watch);
+    // It writes its preface and settings, which the outbox takes at once, and waits for nothing.
+    let (requests, mut connection) = builder().handshake(duplex).await.map_err(io::Error::other)?;
+    let pings = connection.ping_pong();
+    let (timer, write_timer) = (means.timers.timer(), means.timers.timer());
+    let driver =
+        Driver { connection, pings, out, output, socket, state: state.clone(), timer, write_timer, ping: means.ping };
+    let buffers = means.buffers.clone();
+    let link = Link { requests, state, peer, made, scheme, buffers, _place: place };
+    Ok((Rc::new(link), driver))
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_concurrent_reset_streams(STREAMS_MAX)
+        .max_local_error_reset_streams(Some(10 * STREAMS_MAX))
+        .reset_stream_duration(RESET_FOR)
+        // Until its settings have come, an endpoint is taken to allow as many as we would begin.
+        .initial_max_send_streams(STREAMS_MAX)
+        .max_send_buffer_size(UNSENT_BYTES_MAX);
+    builder
+}
+
+impl Driver {
+    /// Runs until the connection ends: its endpoint closes or breaks it, or falls silent, or it was let go and nothing is
+    /// under way.
+    pub async fn run(self) {
+        let Driver { mut connection, mut pings, out, mut output, socket, state, timer, write_timer, ping } = self;
+        let (mut busy, mut asked, mut heard) = (false, false, None);
+        let work = poll_fn(|cx| {
+            *state.driver.borrow_mut() = Some(cx.waker().clone());
+            let ended = Pin::new(&mut connection).poll(cx).is_ready() || state.flooded.get();
+            if ended || state.closed.get() && state.open.get() == 0 {
+                return Poll::Ready(());
+            }
+            if state.settled.get() && state.lead.borrow().is_some() {
+                let lead = state.lead.take();
+                lead.into_iter().for_each(|lead| lead.done(connection.max_concurrent_send_streams()));
+            }
+            let is_busy = state.open.get() > 0;
+            if is_busy != busy {
+                busy = is_busy;
+                let is_timed = busy && !ping.is_zero();
+                timer.set(if is_timed { state.clock.now() + ping } else { Instant::NEVER });
+            }
+            if asked && pings.as_mut().is_some_and(|pings| pings.poll_pong(cx).is_ready()) {
+                asked = false;
+            }
+            while busy && timer.poll_expired(cx) {
+                if std::mem::replace(&mut heard, state.heard.get()) == heard {
+                    if asked {
+                        return Poll::Ready(());
+                    }
+                    asked = pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
+                    // It goes out with this turn.
+                    if Pin::new(&mut connection).poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                }
+                timer.set(state.clock.now() + ping);
+            }
+            Poll::Pending
+        });
+        let patience = Patience { timer: &write_timer, clock: &state.clock, within: WRITE };
+        drive(pin!(work), &out, &mut output, &patience, |()| false).await;
+        state.closed.set(true);
+        state.lead.take();
+        output.speak(true);
+        socket.abort();
+    }
+}
