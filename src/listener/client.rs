@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -258,12 +258,12 @@ impl Client {
         }
     }
 
-    /// Runs `work` until it ends, the timer runs out, or the client leaves.
+    /// Runs `work` until it ends, the timer runs out, or the client leaves. It is pinned by the caller: a future that is passed by
+    /// value is copied twice.
     ///
     /// # Errors
     /// What came first.
-    pub async fn watch<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Interrupt> {
-        let mut work = pin!(work);
+    pub async fn watch<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Result<T, Interrupt> {
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => self.poll_interrupt(cx).map(Err),

@@ -119,7 +119,7 @@ pub async fn serve(
     accept: impl FnMut(Stream),
 ) -> Ended {
     let crate::net::stream::Stream { mut input, mut output, socket } = stream;
-    input.expect_events(true);
+    input.expect_little();
     let input = Rc::new(RefCell::new(input));
     let out = Rc::new(Outbox::new(buffers.clone()));
     let heard = Rc::new(Heard::default());

@@ -65,6 +65,7 @@ impl Buffers {
     /// An empty buffer with room for `room` bytes, one of the three sizes if it fits.
     pub fn take_for(&self, room: usize) -> Vec<u8> {
         match () {
+            () if room <= LITTLE_BYTES => self.take_little(),
             () if room <= READ_BYTES => self.take(),
             () if room <= LARGE_BYTES => self.take_large(),
             () => Vec::with_capacity(room),

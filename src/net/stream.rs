@@ -37,6 +37,10 @@ use super::tls::{Broken, Session};
 /// Capacity of the read that an idle connection leaves with the kernel.
 const IDLE_READ_BYTES: usize = 64;
 
+/// A peer that has once said more than a little buffer holds is read with large ones so many times: one more read costs more than
+/// the room.
+const LARGE_FOR: u8 = 16;
+
 /// So many reads in a row may find their bytes already there; then others have their turn. Only epoll reads
 /// without waiting: there a peer that sends without pause would have the worker to itself.
 const AT_ONCE_MAX: u32 = 16;
@@ -72,8 +76,8 @@ impl Stream {
                 failed: None,
                 at_once: 0,
                 cancelable: false,
-                events: false,
-                little: false,
+                adapts: false,
+                large: 1,
                 buffers,
             },
             output,
@@ -113,13 +117,13 @@ impl Stream {
             return Err(broken.into());
         }
         // A hello is little; who connects and says nothing holds no more than that.
-        self.input.little = true;
+        self.input.large = 0;
         loop {
             if !session.borrow().may_hold() {
                 self.output.flush().await?;
             }
             if !session.borrow().is_handshaking() {
-                self.input.little = false;
+                self.input.large = 1;
                 return Ok(());
             }
             match std::future::poll_fn(|cx| self.input.poll_record(cx)).await {
@@ -173,18 +177,18 @@ pub struct Input {
     at_once: u32,
     /// True if a read that waits long may have to be given up: a client's, between requests.
     cancelable: bool,
-    /// True if events are expected.
-    events: bool,
-    /// True if the next read is expected to bring little.
-    little: bool,
+    /// True if reads take little buffers where little is expected to come.
+    adapts: bool,
+    /// Reads that are still to take a large buffer.
+    large: u8,
     buffers: Rc<Buffers>,
 }
 
 impl Input {
-    /// From now on events are expected, or no longer: reads take little buffers as long as what comes is little.
-    pub fn expect_events(&mut self, events: bool) {
-        self.events = events;
-        self.little = events;
+    /// From now on reads take little buffers, but for a while after one that was filled.
+    pub fn expect_little(&mut self) {
+        self.adapts = true;
+        self.large = 0;
     }
 
     /// Lets reads be given up by [`Input::rest`]. That costs a little on each, so only who rests asks for it.
@@ -321,7 +325,7 @@ impl Input {
     }
 
     fn start(&mut self) {
-        let buffer = if self.little { self.buffers.take_little() } else { self.buffers.take() };
+        let buffer = if self.large == 0 { self.buffers.take_little() } else { self.buffers.take() };
         self.reader.start(buffer, self.cancelable);
     }
 
@@ -346,8 +350,11 @@ impl Input {
             return Poll::Pending;
         };
         self.at_once += 1;
-        if self.events {
-            self.little = buffer.len() <= if self.little { LITTLE_BYTES - 1 } else { LITTLE_BYTES / 2 };
+        if self.adapts {
+            self.large = match buffer.len() {
+                0..LITTLE_BYTES => self.large.saturating_sub(1),
+                _ => LARGE_FOR,
+            };
         }
         if buffer.len() == IDLE_READ_BYTES && buffer.capacity() == IDLE_READ_BYTES {
             buffer = self.top_up(&buffer);

@@ -31,7 +31,7 @@ impl Upstreams {
         endpoint: EndpointId,
         within: Duration,
         used: Used,
-    ) -> Result<(Connection, Option<Driver>), UpstreamError> {
+    ) -> Result<(Box<Connection>, Option<Driver>), UpstreamError> {
         let slot = self.slot(endpoint);
         let until = self.means.clock.now() + within;
         let lead = match slot.join_or_lead(used).await {

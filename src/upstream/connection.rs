@@ -14,7 +14,8 @@ use super::{Place, Slot};
 use crate::net::stream::Stream;
 use crate::wire::http1::HeadLimits;
 
-/// A connection to an endpoint, in use by one exchange.
+/// A connection to an endpoint, in use by one exchange. It is large, and handed on more than once in each exchange: so it is
+/// made in a box, and stays in it.
 pub struct Connection {
     pub(super) carrier: Carrier,
     /// True if it had carried an exchange before.
@@ -25,12 +26,11 @@ pub struct Connection {
 }
 
 /// What carries the exchange.
-#[allow(clippy::large_enum_variant, reason = "the large one is the common one")]
 pub(super) enum Carrier {
     /// A connection of its own, to this address.
     Http1 { stream: Stream, peer: IpAddr, _place: Place },
     /// A stream among others.
-    Http2(Box<Exchange>),
+    Http2(Exchange),
 }
 
 impl Carrier {
@@ -90,15 +90,16 @@ impl Drop for Connection {
 
 impl Connection {
     /// A place on a connection that carries others; `reused` if it had carried an exchange before.
-    pub(super) fn on_link(slot: &Rc<Slot>, exchange: Exchange, reused: bool) -> Connection {
-        let carrier = Carrier::Http2(Box::new(exchange));
-        Connection { carrier, reused, ahead: Ahead::default(), slot: slot.clone() }
+    pub(super) fn on_link(slot: &Rc<Slot>, exchange: Exchange, reused: bool) -> Box<Connection> {
+        let carrier = Carrier::Http2(exchange);
+        Box::new(Connection { carrier, reused, ahead: Ahead::default(), slot: slot.clone() })
     }
 
     /// A connection of its own, with nothing on it yet.
-    pub(super) fn alone(slot: &Rc<Slot>, stream: Stream, peer: IpAddr, place: Place) -> Connection {
+    pub(super) fn alone(slot: &Rc<Slot>, mut stream: Stream, peer: IpAddr, place: Place) -> Box<Connection> {
+        stream.input.expect_little();
         let carrier = Carrier::Http1 { stream, peer, _place: place };
-        Connection { carrier, reused: false, ahead: Ahead::default(), slot: slot.clone() }
+        Box::new(Connection { carrier, reused: false, ahead: Ahead::default(), slot: slot.clone() })
     }
 
     /// The address at its other end, if it is of its own.
@@ -184,7 +185,7 @@ impl Connection {
             Carrier::Http2(exchange) => {
                 let has_room = poll_fn(|cx| match exchange.poll_room(cx) {
                     Poll::Ready(()) => Poll::Ready(true),
-                    Poll::Pending if early && poll_answer(&mut **exchange, ahead, limits, cx) => Poll::Ready(false),
+                    Poll::Pending if early && poll_answer(exchange, ahead, limits, cx) => Poll::Ready(false),
                     Poll::Pending => Poll::Pending,
                 })
                 .await;
@@ -210,7 +211,7 @@ impl Connection {
         let Connection { carrier, ahead, .. } = self;
         match carrier {
             Carrier::Http1 { stream, .. } => poll_answer(&mut stream.input, ahead, limits, cx),
-            Carrier::Http2(exchange) => poll_answer(&mut **exchange, ahead, limits, cx),
+            Carrier::Http2(exchange) => poll_answer(exchange, ahead, limits, cx),
         }
     }
 
@@ -245,13 +246,6 @@ impl Connection {
     pub fn arm(&mut self, cx: &mut Context<'_>) {
         if let Carrier::Http1 { stream, .. } = &mut self.carrier {
             stream.input.arm(cx);
-        }
-    }
-
-    /// From now on events are expected, or no longer.
-    pub fn expect_events(&mut self, events: bool) {
-        if let Carrier::Http1 { stream, .. } = &mut self.carrier {
-            stream.input.expect_events(events);
         }
     }
 

@@ -214,7 +214,7 @@ pub(super) async fn begin(
 ) -> io::Result<(Rc<Link>, Driver)> {
     let scheme = if stream.is_secure() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
     let Stream { mut input, output, socket } = stream;
-    input.expect_events(true);
+    input.expect_little();
     let out = Rc::new(Outbox::new(means.buffers.clone()));
     let made = means.clock.now();
     let state = Rc::new(State {

@@ -16,7 +16,7 @@ const LIVELY: Duration = Duration::from_secs(1);
 
 /// A connection that waits for its next exchange.
 pub struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -43,7 +43,7 @@ impl Used {
 
 impl Upstreams {
     /// A place on a connection to `endpoint` that carries others, or the most recently used idle one that is still open.
-    pub fn checkout(&self, endpoint: EndpointId, used: Used) -> Option<Connection> {
+    pub fn checkout(&self, endpoint: EndpointId, used: Used) -> Option<Box<Connection>> {
         let slot = self.slot(endpoint);
         if let Some(exchange) = slot.links.begin(used) {
             slot.board.reused.add(1);
@@ -65,7 +65,7 @@ impl Upstreams {
     /// Keeps a connection whose exchange has ended; it is closed instead if too many are kept, if it
     /// leads to an address that its name no longer has, or if the endpoint has already closed it or said more than it was
     /// asked for. One that carries others is kept already.
-    pub fn checkin(&self, mut connection: Connection, now: Instant) {
+    pub fn checkin(&self, mut connection: Box<Connection>, now: Instant) {
         let Some(peer) = connection.peer() else { return };
         let slot = Rc::clone(&connection.slot);
         let mut idle = slot.idle.borrow_mut();

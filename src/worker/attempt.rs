@@ -4,6 +4,8 @@
 //! to there nothing was said to the client, so every failure is still an honest status. After it nothing here
 //! can run again: the plan is gone.
 
+use std::pin::pin;
+
 use super::answer::Answer;
 use super::body::Body;
 use super::coded;
@@ -14,6 +16,7 @@ use crate::base::clock::Instant;
 use crate::base::reject::Reject;
 use crate::config::Model;
 use crate::listener::client::Interrupt;
+use crate::net::buf::Buffers;
 use crate::net::rt;
 use crate::routing::{Candidate, Plan};
 use crate::telemetry::{Phase, State, Timings};
@@ -30,7 +33,7 @@ pub const HOLD_BYTES_MAX: usize = 64 * 1024;
 /// An answer that has begun.
 pub struct Begun {
     /// The connection it comes on.
-    pub connection: Connection,
+    pub connection: Box<Connection>,
     /// Its head.
     pub head: AnswerHead,
     /// Follows its body.
@@ -131,10 +134,12 @@ async fn once(
                 record.timings.first_byte = mark(worker);
             }
         };
-        let answer_head = connection.answer_head(&worker.head_limits, to_head, on_first_byte);
-        let outcome = match scene.client.watch(answer_head).await {
+        let limits = &worker.head_limits;
+        let arrived = scene.client.watch(pin!(connection.answer_head(limits, to_head, on_first_byte))).await;
+        let outcome = match arrived {
             Ok(Ok(Some(head))) => break head,
-            Ok(Ok(None)) => pass_interim(scene, &mut connection).await,
+            // Boxed: few endpoints say anything ahead.
+            Ok(Ok(None)) => Box::pin(pass_interim(scene, &mut connection)).await,
             Ok(Err(error)) => return Err(Failed::Again(error)),
             Err(interrupt) => Err(interrupt),
         };
@@ -165,11 +170,22 @@ async fn once(
 }
 
 impl Begun {
-    /// Takes in what has come; true if content was among it.
+    /// Takes in what has come, into a buffer that is held only while there is something in it; true if content was among it.
     ///
     /// # Errors
     /// The body is not framed as it should be.
-    pub fn digest(&mut self) -> Result<bool, UpstreamError> {
+    pub fn digest(&mut self, buffers: &Buffers) -> Result<bool, UpstreamError> {
+        if self.out.capacity() == 0 {
+            self.out = buffers.take_for(self.connection.bytes().len());
+        }
+        let content = self.take_in();
+        if self.out.is_empty() {
+            buffers.give(std::mem::take(&mut self.out));
+        }
+        content
+    }
+
+    fn take_in(&mut self) -> Result<bool, UpstreamError> {
         let mut content = match &mut self.answer {
             Answer::Coded(coded) => coded.go_on(&mut self.out),
             _ => false,
@@ -204,7 +220,7 @@ impl Begun {
         let wait = if self.answer.events().is_some() { Wait::FirstToken } else { Wait::BetweenTokens };
         let mut came = scene.mark();
         loop {
-            self.digest().map_err(|error| broken(&error))?;
+            self.digest(&scene.worker.buffers).map_err(|error| broken(&error))?;
             if self.is_committed()? {
                 return Ok(came);
             }
@@ -218,7 +234,8 @@ impl Begun {
                 }
                 Ok(true)
             };
-            match scene.client.watch(more).await {
+            let more = scene.client.watch(pin!(more)).await;
+            match more {
                 Ok(Ok(true)) => came = scene.mark(),
                 Ok(Ok(false)) => self.digest_end().map_err(|error| broken(&error))?,
                 Ok(Err(error)) => return Err(broken(&self.connection.io_error(Doing::Body, error))),
@@ -301,14 +318,19 @@ async fn pass_interim(scene: &mut Scene<'_>, connection: &mut Connection) -> Res
 }
 
 /// Makes a connection within the connect timer.
-async fn connect(scene: &mut Scene<'_>, model: &Model, endpoint: EndpointId, used: Used) -> Result<Connection, Failed> {
+async fn connect(
+    scene: &mut Scene<'_>,
+    model: &Model,
+    endpoint: EndpointId,
+    used: Used,
+) -> Result<Box<Connection>, Failed> {
     let worker = scene.worker;
     scene.start_timer(Wait::Connect, model);
     // A certificate that was put in place a moment ago counts.
     worker.renew();
     // Boxed: it is large, and most exchanges go over a connection that was kept.
-    let work = Box::pin(worker.upstreams.connect(endpoint, model.timers.connect, used));
-    match scene.client.watch(work).await {
+    let mut work = Box::pin(worker.upstreams.connect(endpoint, model.timers.connect, used));
+    match scene.client.watch(work.as_mut()).await {
         Ok(Ok((connection, driver))) => {
             if let Some(driver) = driver {
                 rt::spawn(driver.run());

@@ -1,6 +1,7 @@
 //! A request's body: held whole if we must read it, streamed if not.
 
 use std::ops::Range;
+use std::pin::pin;
 use std::time::Duration;
 
 use super::coded::TURN_BYTES;
@@ -226,7 +227,7 @@ impl Scene<'_> {
             if budget == 0 {
                 budget = TURN_BYTES;
                 self.client.timer.set(self.total_until());
-                match self.client.watch(rt::later()).await {
+                match self.client.watch(pin!(rt::later())).await {
                     Ok(()) => {}
                     Err(Interrupt::ClientGone) => return Err(Stop::ClientGone),
                     Err(Interrupt::Deadline) => {

@@ -3,6 +3,7 @@
 //! The upstream is read one buffer ahead of the client and no further: a client that does not read stops our
 //! reads, and so its provider. What passes is forwarded in the turn in which it came.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,15 @@ use crate::listener::client::Interrupt;
 use crate::net::rt;
 use crate::telemetry::metrics::cells::{Cell, Route};
 use crate::telemetry::{EndedBy, Fault, Phase as RecordPhase, State};
-use crate::upstream::{Phase, UpstreamError};
+use crate::upstream::Phase;
 use crate::wire;
 use crate::wire::http1::{Framing, begin_chunk, end_chunk, last_chunk};
 
 /// A stream that has said that it is complete gets this long to end its body as well.
 const TRAILING: Duration = Duration::from_secs(1);
+
+/// What we say in an answer's head beside the provider's fields, and a chunk's framing; should it be more, the buffer grows.
+const OWN_FIELDS_BYTES: usize = 512;
 
 /// The size line of a chunk and the ends of both its lines: 16 digits, CRLF, CRLF.
 const CHUNK_FRAMING_BYTES_MAX: usize = 20;
@@ -44,9 +48,7 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
     }
     relay.start_waiting(false);
     relay.check_whole()?;
-    relay.begun.connection.expect_events(events);
     let after = relay.run().await?;
-    relay.begun.connection.expect_events(false);
     let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
     if head.keep_alive && request_sent && decoder.is_done() {
         scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
@@ -107,7 +109,7 @@ impl Relay<'_, '_> {
 
     async fn run(&mut self) -> Result<After, Stop> {
         let buffers = &self.scene.worker.buffers;
-        let mut out = buffers.take();
+        let mut out = buffers.take_for(self.begun.head.fields.len() + OWN_FIELDS_BYTES + self.begun.out.len());
         self.scene.write_head(&mut out, &self.begun.head, self.framing);
         loop {
             // Whether an encoded body is whole must be known before its last piece goes out, where nothing comes behind it
@@ -139,7 +141,7 @@ impl Relay<'_, '_> {
                 return self.end().await;
             }
             self.wait().await?;
-            out = buffers.take();
+            out = buffers.take_for(self.begun.out.len() + CHUNK_FRAMING_BYTES_MAX);
         }
     }
 
@@ -218,12 +220,12 @@ impl Relay<'_, '_> {
             let outcome = if now >= self.scene.total_until() || self.quiet && now >= self.due {
                 Err(Interrupt::Deadline)
             } else if self.begun.answer.is_behind() {
-                self.scene.client.watch(rt::later()).await.map(|()| Ok(true))
+                self.scene.client.watch(pin!(rt::later())).await.map(|()| Ok(true))
             } else {
-                self.scene.client.watch(self.begun.connection.fill()).await
+                self.scene.client.watch(pin!(self.begun.connection.fill())).await
             };
             let failed = match outcome {
-                Ok(Ok(true)) => match self.digest() {
+                Ok(Ok(true)) => match self.begun.digest(&self.scene.worker.buffers) {
                     Ok(content) => {
                         self.quiet = !content;
                         if !ended && (content || self.has_ended()) {
@@ -267,19 +269,6 @@ impl Relay<'_, '_> {
             }
             return Ok(());
         }
-    }
-
-    /// As [`Begun::digest`], into a buffer that is held only while there is something in it.
-    fn digest(&mut self) -> Result<bool, UpstreamError> {
-        let buffers = &self.scene.worker.buffers;
-        if self.begun.out.capacity() == 0 {
-            self.begun.out = buffers.take();
-        }
-        let content = self.begun.digest();
-        if self.begun.out.is_empty() {
-            buffers.give(std::mem::take(&mut self.begun.out));
-        }
-        content
     }
 
     fn has_ended(&self) -> bool {

@@ -20,6 +20,9 @@ use crate::wire::http1::{Decoder, Framing, begin_chunk, end_chunk, last_chunk};
 use crate::wire::multipart::Watch;
 use crate::wire::request::{self, Patches};
 
+/// What we say in a request's head beside the client's fields; should it be more, the buffer grows.
+const OWN_FIELDS_BYTES: usize = 512;
+
 /// A request up to this size goes out in one write, head and body; a larger one in pieces of this size.
 const WRITE_BYTES: usize = 128 * 1024;
 
@@ -90,7 +93,12 @@ impl Sender<'_, '_> {
             _ => None,
         };
         let accept_encoding = coded::accept_encoding(scene, call, candidate);
-        let mut out = scene.worker.buffers.take();
+        let body_bytes = match (&call.body, framing) {
+            (Body::Here(_) | Body::Held(_), Framing::Length(length)) => WRITE_BYTES.min(length as usize),
+            _ => 0,
+        };
+        let head_bytes = scene.intake.fields.len() + call.path.len() + OWN_FIELDS_BYTES;
+        let mut out = scene.worker.buffers.take_for(head_bytes + body_bytes);
         let ask = Ask {
             method: &scene.intake.method,
             path: &call.path,
@@ -199,7 +207,7 @@ impl Sender<'_, '_> {
         }
         self.scene.start_timer(Wait::FirstToken, self.model);
         let limits = &self.scene.worker.head_limits;
-        let written = self.scene.client.watch(self.connection.write(bytes, limits, early)).await;
+        let written = self.scene.client.watch(pin!(self.connection.write(bytes, limits, early))).await;
         match written {
             Ok(Some((Ok(()), buffer))) => Ok((true, buffer)),
             // An endpoint that wants no more of a body may answer and close: the answer says why. If there is none,

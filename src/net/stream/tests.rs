@@ -150,3 +150,26 @@ fn what_came_before_a_broken_record_is_delivered_before_the_error() {
         assert_eq!(ours.input.bytes(), b"sound");
     });
 }
+
+#[test]
+fn who_says_little_is_read_with_little_and_who_fills_that_with_more_for_a_while() {
+    let mut event_loop = EventLoop::climb_down(Rung::Deferred, 64).unwrap();
+    event_loop.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (theirs, ours) = (Stream::connect(address).await.unwrap(), listener.accept().await.unwrap().0);
+        let buffers = Rc::new(Buffers::default());
+        let (mut ours, theirs) = (Stream::new(ours, None, buffers.clone()), Stream::new(theirs, None, buffers));
+        ours.input.expect_little();
+        let mut sizes = Vec::new();
+        for len in std::iter::once(LITTLE_BYTES - 1).chain([LITTLE_BYTES]).chain([1; LARGE_FOR as usize + 1]) {
+            theirs.socket.send_now(&vec![b'x'; len]).unwrap();
+            assert!(ours.input.fill().await.unwrap());
+            assert_eq!(ours.input.bytes().len(), len);
+            sizes.push(ours.input.bytes.capacity());
+            ours.input.consume(len);
+        }
+        let large = [super::super::buf::READ_BYTES; LARGE_FOR as usize];
+        assert_eq!(sizes, [&[LITTLE_BYTES; 2][..], &large, &[LITTLE_BYTES]].concat());
+    });
+}
