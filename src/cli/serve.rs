@@ -32,7 +32,7 @@ use crate::telemetry::metrics::cells::{Names, SERIES_PER_ROUTE};
 use crate::telemetry::metrics::scrape::Scraper;
 use crate::telemetry::{self, log};
 use crate::worker::state::Shared;
-use crate::worker::{self, Own, Started, ToWorker};
+use crate::worker::{self, Own, Started, ToWorker, arrival};
 
 /// What may come behind `client.drain`: the last words of workers (3 s), then those of an access log whose disk is slow
 /// (5 s) and of the program log whose reader is (2 s).
@@ -318,6 +318,7 @@ fn share(
         renewed: config.cores.iter().map(|_| Mailbox::default()).collect(),
         ports,
         names: config.cores.iter().map(|_| Mailbox::default()).collect(),
+        arrivals: arrival::inboxes(&config),
         boards: config.cores.iter().map(|_| Arc::new(board(&config))).collect(),
         lookups: Arc::default(),
         records,

@@ -24,8 +24,8 @@ use super::report::{Errors, quoted};
 use super::schema::*;
 use super::{
     AccessLog, Admin, Auth, ClientTimers, Config, Driver, Endpoint, EndpointHttp2, HalfClose, Http2, Key, Limits,
-    Listener, Log, LogFormat, LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Proxy, Ring, Target, TraceStart,
-    proxy, secrets, url, values,
+    Listener, Log, LogFormat, LogLevel, LogTarget, Model, ModelTimers, Pool, Provider, Proxy, Ring, Spread, Target,
+    TraceStart, proxy, secrets, url, values,
 };
 use crate::base::{EndpointId, ModelId};
 
@@ -98,6 +98,7 @@ pub fn compile(text: &str, base: &Path, sources: &dyn Sources) -> Result<Config,
 
 fn file(mut file: Section) -> Option<Config> {
     let cores = cores(&mut file);
+    let spread = file.choice("spread", &[("even", Spread::Even), ("kernel", Spread::Kernel)]).unwrap_or(Spread::Even);
     let ring = ring(file.section("ring"));
     let (providers, endpoints) = providers::providers(&mut file).unwrap_or_default();
     let timers = providers::timers(file.section("timers"), None);
@@ -131,6 +132,7 @@ fn file(mut file: Section) -> Option<Config> {
     }
     Some(Config {
         cores: cores?,
+        spread,
         ring,
         listeners: listeners?,
         keys: keys?,

@@ -34,6 +34,8 @@ pub use logs::*;
 pub struct Config {
     /// CPU numbers, one worker each; never empty.
     pub cores: Vec<usize>,
+    /// Which worker serves a new connection.
+    pub spread: Spread,
     /// How each worker's ring is built.
     pub ring: Ring,
     /// Addresses to accept clients on; never empty.
@@ -99,6 +101,15 @@ pub enum Driver {
     Plain,
     /// No ring: epoll.
     Epoll,
+}
+
+/// Which worker serves a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// The one that accepted it, or the idlest if that one has notably more to do.
+    Even,
+    /// The one to which the kernel gave it.
+    Kernel,
 }
 
 /// One address that clients connect to.
@@ -335,6 +346,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
     };
     let mut config = Config {
         cores: vec![0],
+        spread: Spread::Even,
         ring: Ring { driver: Driver::Deferred, entries: 1024, gather: Duration::ZERO },
         listeners: vec![Listener {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -97,6 +97,9 @@ pub struct FileSchema {
     /// `0-3,8`. Default `auto`.
     #[schemars(extend("default" = "auto"))]
     pub cores: Option<String>,
+    /// Which worker serves a new connection. Default `even`.
+    #[schemars(extend("default" = "even"))]
+    pub spread: Option<SpreadSchema>,
     /// How each worker's event loop is built.
     pub ring: Option<RingSchema>,
     /// Addresses to accept clients on, 1 to 64.
@@ -133,6 +136,17 @@ pub struct FileSchema {
     pub log: Option<LogSchema>,
     /// W3C trace context: when a trace begins here.
     pub trace: Option<TraceSchema>,
+}
+
+/// Which worker serves a new connection.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(rename_all = "lowercase", rename = "Spread")]
+pub enum SpreadSchema {
+    /// The one to which the kernel gave it, unless that has over an eighth more connections and streams than the one with
+    /// the fewest: then that one.
+    Even,
+    /// The one to which the kernel gave it, by a hash of the addresses.
+    Kernel,
 }
 
 /// How each worker's event loop is built.

@@ -4,8 +4,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use monoio::net::TcpStream;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
@@ -15,6 +16,24 @@ pub fn has_input(socket: &impl AsRawFd) -> bool {
     // SAFETY: `socket` owns the descriptor and is borrowed until this returns, and the borrow does not outlive it.
     let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     matches!(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO), Ok(1..))
+}
+
+/// Takes a connection on which nothing was begun off this thread's event loop, so that it can go to another's.
+pub fn detach(tcp: TcpStream) -> OwnedFd {
+    // SAFETY: the runtime hands the descriptor out only as the last who has it, and never closes it after that; so it is open,
+    // and ours alone. It is not known to the event loop any more: epoll has forgotten it, and a ring knows operations only,
+    // of which there were none.
+    unsafe { OwnedFd::from_raw_fd(tcp.into_raw_fd()) }
+}
+
+/// Gives a connection of [`detach`] to this thread's event loop, which may be of another kind.
+///
+/// # Errors
+/// The event loop refuses it; it is closed then.
+pub fn attach(socket: OwnedFd) -> io::Result<TcpStream> {
+    let tcp = std::net::TcpStream::from(socket);
+    tcp.set_nonblocking(monoio::utils::is_legacy())?;
+    TcpStream::from_std(tcp)
 }
 
 /// The descriptor of a stream that lives at least as long as this.

@@ -309,6 +309,15 @@ pub const CLIENTS_REFUSED: Family = counter(
      find who opens so many.",
 );
 
+/// Client connections that another worker serves.
+pub const CLIENTS_HANDED_OVER: Family = counter(
+    "ringway_client_connections_handed_over_total",
+    &["worker"],
+    "Client connections that each worker accepted and gave to one with fewer connections and streams, before it had read \
+     anything of them. A quarter of those of few clients, 500 a second at most. If connections are uneven though it stays at \
+     0, spread is \"kernel\".",
+);
+
 /// HTTP/2 connections.
 pub const HTTP2_OPEN: Family = gauge(
     "ringway_http2_connections_open",

@@ -119,7 +119,7 @@ async fn begins_http2(worker: &Worker, client: &mut Client) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
@@ -128,14 +128,16 @@ mod tests {
 
     use super::*;
     use crate::admission::Keys;
+    use crate::base::ListenerId;
     use crate::base::WorkerId;
     use crate::base::clock::Clock;
     use crate::config::HalfClose;
     use crate::config::compile::{Sources, compile};
+    use crate::mesh::port::Port;
     use crate::net::rt::{EventLoop, Rung, spawn};
     use crate::routing::Table;
     use crate::telemetry::metrics::board::Board;
-    use crate::worker::ListenerId;
+    use crate::worker::arrival;
     use crate::worker::state::Shared;
 
     struct Nothing;
@@ -148,24 +150,30 @@ mod tests {
             Err(std::io::ErrorKind::NotFound.into())
         }
         fn cores(&self) -> Vec<usize> {
-            vec![0]
+            (0..64).collect()
         }
     }
 
-    fn shared() -> Arc<Shared> {
-        let text = "listeners = [{ address = '127.0.0.1:0' }]\n\
-                    providers = [{ name = 'p', endpoints = [{ url = 'http://127.0.0.1:9/v1' }] }]\n\
-                    models = [{ name = '*', route = [{ provider = 'p' }] }]";
-        let config = compile(text, Path::new("."), &Nothing).unwrap_or_else(|e| panic!("{}", e.render("test")));
+    /// What so many workers share, of which none runs.
+    pub fn shared(workers: usize) -> Arc<Shared> {
+        let text = format!(
+            "cores = '0-{}'\n\
+             listeners = [{{ address = '127.0.0.1:0' }}]\n\
+             providers = [{{ name = 'p', endpoints = [{{ url = 'http://127.0.0.1:9/v1' }}] }}]\n\
+             models = [{{ name = '*', route = [{{ provider = 'p' }}] }}]",
+            workers - 1
+        );
+        let config = compile(&text, Path::new("."), &Nothing).unwrap_or_else(|e| panic!("{}", e.render("test")));
         Arc::new(Shared {
             keys: Keys::new(&config),
             table: Table::new(&config),
             cors: None,
             credentials: Arc::default(),
             renewed: Vec::new(),
-            ports: Vec::new(),
+            ports: (0..workers).map(|_| Port::new().unwrap().0).collect(),
             names: Vec::new(),
-            boards: vec![Arc::new(Board::new(1, 1, 0))],
+            arrivals: arrival::inboxes(&config),
+            boards: (0..workers).map(|_| Arc::new(Board::new(1, 1, 0))).collect(),
             lookups: Arc::default(),
             records: None,
             clock: Clock::new(),
@@ -179,7 +187,7 @@ mod tests {
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
         far.set_nonblocking(true).unwrap();
-        let worker = Worker::new(WorkerId(0), shared());
+        let worker = Worker::new(WorkerId(0), shared(1));
         let far = monoio::net::TcpStream::from_std(far).unwrap();
         let connection = Connection::new(Stream::new(far, None, worker.buffers.clone()), HalfClose::Gone, 1024);
         (near, Client::http1(connection, worker.timers.timer()), worker)

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::ToWorker;
 use super::state::Worker;
+use super::{ToWorker, arrival};
 use crate::base::clock::Instant;
 use crate::listener::Acceptor;
 use crate::net::rt::Ear;
@@ -76,12 +76,13 @@ impl Drain {
 }
 
 /// Hears what the other threads have for this worker, until none is left to speak: newly resolved names, changed
-/// certificates, and the message to end.
+/// certificates, connections, and the message to end.
 pub async fn hear(worker: Rc<Worker>, mut ear: Ear) {
     loop {
         let is_open = ear.hear().await;
         worker.adopt_names();
         worker.renew();
+        arrival::take_over(&worker);
         let message = worker.shared.ports.get(usize::from(worker.id.0)).and_then(|port| port.take());
         if let Some(ToWorker::Drain { close, by }) = message {
             worker.drain.tell(close, by);
@@ -114,6 +115,8 @@ async fn drain(worker: &Rc<Worker>, acceptors: &[Rc<Acceptor>], close: Instant, 
         worker.timers.sleep_until(clock.now() + LOOK).await;
     }
     acceptors.iter().for_each(|acceptor| acceptor.close());
+    // What others have accepted has come as well; what they accept from here on they serve.
+    arrival::close(worker);
     // What these accepts and their first reads have brought is seen in the next turn.
     worker.timers.sleep_until(clock.now() + LOOK).await;
     worker.drain.idle_over.set(true);
@@ -138,7 +141,7 @@ pub(super) async fn give_up(worker: &Rc<Worker>) {
 }
 
 async fn until_alone(worker: &Rc<Worker>, until: Instant) {
-    while worker.connections() > 0 && worker.clock.now() < until {
+    while (worker.connections() > 0 || arrival::is_coming(worker)) && worker.clock.now() < until {
         worker.timers.sleep_until((worker.clock.now() + LOOK).min(until)).await;
     }
 }

@@ -3,6 +3,7 @@
 //! Lives on: each worker's own thread; what it shares with others is said at [`Shared`].
 
 mod answer;
+pub mod arrival;
 mod attempt;
 mod body;
 mod coded;
@@ -23,7 +24,6 @@ mod streams;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -33,12 +33,11 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::base::WorkerId;
 use crate::base::clock::Instant;
-use crate::base::{ListenerId, WorkerId};
 use crate::config::Driver;
-use crate::listener::{Acceptor, Entry};
+use crate::listener::Acceptor;
 use crate::net::rt::{Ear, EventLoop, Operation, Rung, spawn, wake_those_who_wait};
-use crate::net::stream::Stream;
 use state::{Shared, Worker};
 
 /// How often idle upstream connections are looked over.
@@ -134,6 +133,7 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
         Ok(acceptors) => acceptors,
         Err(error) => return ready(Err(error)),
     };
+    let _arrivals = arrival::ClosedAtEnd(worker.clone());
     let ear = match Ear::new(own.ear) {
         Ok(ear) => ear,
         Err(error) => return ready(Err(error)),
@@ -147,7 +147,7 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
     let accepts = if rung == Rung::Epoll { 1 } else { ACCEPTS };
     for (listener, acceptor) in acceptors.iter().enumerate() {
         for _ in 0..accepts {
-            spawn(accept(worker.clone(), listener, acceptor.clone()));
+            spawn(arrival::accept(worker.clone(), listener, acceptor.clone()));
         }
     }
     spawn(drain::hear(worker.clone(), ear));
@@ -156,35 +156,6 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
     ready(Ok(()));
     drain::listen(worker.clone(), acceptors).await;
     worker.board.ended.set(1);
-}
-
-async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
-    let listener_config = &worker.shared.config.listeners[listener];
-    let (open, is_secure) = (listener_config.open, listener_config.tls.is_some());
-    let listener = ListenerId(listener as u16);
-    loop {
-        let Some((tcp, peer)) = acceptor.accept().await else { return };
-        let Some(place) = worker.take_place(listener) else {
-            // At the bound: closing tells the client at once, a silent queue would not.
-            drop(tcp);
-            continue;
-        };
-        let (worker, entry) = (worker.clone(), Entry { listener, peer, open });
-        if is_secure {
-            spawn(async move {
-                let _place = place;
-                worker.drain.unless_given_up(pin!(secure::serve(worker.clone(), tcp, entry))).await;
-                worker.buffers.note_freed();
-            });
-            continue;
-        }
-        let stream = Stream::new(tcp, None, worker.buffers.clone());
-        spawn(async move {
-            let _place = place;
-            worker.drain.unless_given_up(pin!(connection::serve(worker.clone(), stream, entry))).await;
-            worker.buffers.note_freed();
-        });
-    }
 }
 
 /// What is due once a second; that it is done shows that this worker is not stuck.

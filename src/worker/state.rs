@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ToWorker;
+use super::arrival::{Arrival, Pace};
 use super::date::DateLine;
 use super::drain::Drain;
 use super::secure::Secured;
@@ -14,6 +15,7 @@ use crate::base::clock::Clock;
 use crate::base::{ListenerId, WorkerId};
 use crate::config::schema::LimitsSchema;
 use crate::config::{Config, Listener};
+use crate::mesh::inbox::Inbox;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
 use crate::net::buf::Buffers;
@@ -33,7 +35,7 @@ const _: () = assert!(LimitsSchema::HEADERS_MAX.max <= MAX_HEADERS as u64);
 
 /// What all workers were given at start.
 ///
-/// Lives on: every worker, immutable but for the mailboxes and the record queue, whose ends are bounded and never wait,
+/// Lives on: every worker, immutable but for the mailboxes, inboxes and the record queue, whose ends are bounded and never wait,
 /// and the boards, each written by its own worker alone.
 pub struct Shared {
     /// The configuration.
@@ -52,6 +54,8 @@ pub struct Shared {
     pub ports: Vec<Port<ToWorker>>,
     /// Newly resolved names, by worker.
     pub names: Vec<Mailbox<Arc<Names>>>,
+    /// Where connections come in that others have accepted, by worker; none if each worker serves what it accepts.
+    pub arrivals: Vec<Inbox<Arrival>>,
     /// What is counted, by worker.
     pub boards: Vec<Arc<Board>>,
     /// How the asking for names went.
@@ -84,6 +88,8 @@ pub struct Worker {
     pub board: Arc<Board>,
     /// Its pauses under many streams.
     pub moderator: Rc<Moderator>,
+    /// How often it hands connections over.
+    pub pace: Pace,
     /// How far it is with ending.
     pub drain: Drain,
     /// Its certificates.
@@ -136,6 +142,7 @@ impl Worker {
             upstreams: Upstreams::new(&shared.config, &shared.credentials.endpoints, &board.endpoints, means),
             recorder: Recorder::new(shared.records.clone(), board.clone()),
             moderator: Moderator::new(shared.clock.clone(), shared.config.ring.gather),
+            pace: Pace::default(),
             drain: Drain::default(),
             secured: Secured::new(shared.credentials.clone()),
             lines: shared.config.listeners.iter().map(answer_lines).collect(),

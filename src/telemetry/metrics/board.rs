@@ -65,6 +65,8 @@ pub struct Board {
     pub accepting: Count,
     /// 1 once it has drained.
     pub ended: Count,
+    /// Client connections that it accepted and another worker serves.
+    pub handed_over: Count,
     /// Exchanges that failed, by origin and phase.
     pub errors: [[Count; PHASES]; ORIGINS],
     /// Exchanges whose client left, by phase.
@@ -147,6 +149,7 @@ impl Board {
             ring_depth: Count::new(),
             accepting: Count::new(),
             ended: Count::new(),
+            handed_over: Count::new(),
             errors: Default::default(),
             cancelled: Default::default(),
             handshakes: Handshakes::default(),
@@ -184,5 +187,10 @@ impl Board {
     /// Client connections that are open.
     pub fn connections(&self) -> u64 {
         self.listeners.iter().map(|listener| listener.open.get()).sum()
+    }
+
+    /// What its clients keep it busy with, as far as connections tell: those that are open, and the streams on them.
+    pub fn load(&self) -> u64 {
+        self.listeners.iter().map(|listener| listener.open.get() + listener.http2_streams.get()).sum()
     }
 }

@@ -127,6 +127,7 @@ const ROWS: &[(&Family, Rows)] = &[
     (&CLIENTS_OPEN, Rows::Listener(|listener| &listener.open)),
     (&CLIENTS_ACCEPTED, Rows::Listener(|listener| &listener.accepted)),
     (&CLIENTS_REFUSED, Rows::Listener(|listener| &listener.refused)),
+    (&CLIENTS_HANDED_OVER, Rows::Worker(|board, _| Value::Whole(board.handed_over.get()))),
     (&HTTP2_OPEN, Rows::Listener(|listener| &listener.http2_open)),
     (&HTTP2_STREAMS, Rows::Listener(|listener| &listener.http2_streams)),
     (&HTTP2_FAILED, Rows::Listener(|listener| &listener.http2_failed)),
