@@ -9,7 +9,8 @@
 //! * [`sse`] cuts an event stream into frames; [`chat`] says what a frame means, whatever its dialect, and [`openai`]
 //!   and [`anthropic`] know the shapes;
 //! * [`answer`] reads an unstreamed answer along;
-//! * [`coding`] takes content codings off a body.
+//! * [`coding`] takes content codings off a body;
+//! * [`websocket`] reads handshakes, and follows frames.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod answer;
@@ -23,6 +24,7 @@ pub mod multipart;
 pub mod openai;
 pub mod request;
 pub mod sse;
+pub mod websocket;
 
 use crate::base::Dialect;
 use crate::base::reject::Reject;

@@ -31,7 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("brotli_decompressor", &["wire/coding"]),
     ("clap", &["cli", "main.rs"]),
     ("crossbeam", &["mesh", "telemetry", "control"]),
-    ("data_encoding", &["config/proxy.rs"]),
+    ("data_encoding", &["config/proxy.rs", "wire/websocket"]),
     ("flate2", &["mock", "wire/coding", "control"]),
     ("h2", &["listener", "upstream"]),
     ("hickory_resolver", &["control"]),
