@@ -36,11 +36,11 @@ pub struct Client {
     pub lines: Option<Rc<[u8]>>,
     /// Rings when the client stirs or the timer runs out.
     alarm: Alarm,
-    carrier: Carrier,
+    pub(super) carrier: Carrier,
 }
 
 /// What carries the exchange.
-enum Carrier {
+pub(super) enum Carrier {
     Http1(Connection),
     // Boxed: it is larger, and a connection that waits for its next request is to be small.
     Http2(Box<Stream>),
@@ -116,7 +116,7 @@ impl Client {
     pub fn bytes(&self) -> &[u8] {
         match &self.carrier {
             Carrier::Http1(connection) => connection.stream.input.bytes(),
-            Carrier::Http2(stream) => stream.bytes(),
+            Carrier::Http2(stream) => stream.incoming.bytes(),
         }
     }
 
@@ -125,7 +125,7 @@ impl Client {
     pub fn consume(&mut self, n: usize) {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.stream.input.consume(n),
-            Carrier::Http2(stream) => stream.consume(n),
+            Carrier::Http2(stream) => stream.incoming.consume(n),
         }
     }
 
@@ -133,7 +133,7 @@ impl Client {
     pub fn reserve(&mut self, more: usize) {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.stream.input.reserve(more),
-            Carrier::Http2(stream) => stream.reserve(more),
+            Carrier::Http2(stream) => stream.incoming.reserve(more),
         }
     }
 
@@ -149,7 +149,7 @@ impl Client {
                 alarm.ring();
                 poll_fn(|cx| {
                     // Bytes win over the deadline: they may have come together.
-                    match stream.poll_fill(cx) {
+                    match stream.incoming.poll_fill(cx) {
                         Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
                         Poll::Pending if timer.poll_expired(cx) => Poll::Ready(Err(Interrupt::Deadline)),
                         Poll::Pending => Poll::Pending,
@@ -197,7 +197,7 @@ impl Client {
     /// As [`Client::write`].
     pub async fn say_interim(&mut self, status: u16, lines: &[u8]) -> Result<(), Interrupt> {
         if let Carrier::Http2(stream) = &mut self.carrier {
-            return stream.say_interim(status, lines);
+            return stream.outgoing.say_interim(status, lines);
         }
         let mut out = Vec::with_capacity(64 + lines.len());
         write_status_line(&mut out, status);
@@ -214,7 +214,7 @@ impl Client {
     pub fn begin_head(&mut self, out: &mut Vec<u8>, status: u16) {
         match &mut self.carrier {
             Carrier::Http1(_) => write_status_line(out, status),
-            Carrier::Http2(stream) => stream.begin_head(status),
+            Carrier::Http2(stream) => stream.outgoing.begin_head(status),
         }
     }
 
@@ -223,7 +223,7 @@ impl Client {
     pub fn end_head(&mut self, out: &mut Vec<u8>) {
         match &mut self.carrier {
             Carrier::Http1(_) => out.extend_from_slice(b"\r\n"),
-            Carrier::Http2(stream) => stream.end_head(out.len()),
+            Carrier::Http2(stream) => stream.outgoing.end_head(out.len()),
         }
     }
 
@@ -233,7 +233,7 @@ impl Client {
         match &mut self.carrier {
             Carrier::Http1(connection) if close => connection.stream.output.end_with_next(),
             Carrier::Http1(_) => {}
-            Carrier::Http2(stream) => stream.end_with_next(),
+            Carrier::Http2(stream) => stream.outgoing.end_with_next(),
         }
     }
 
@@ -247,14 +247,14 @@ impl Client {
     pub fn trailers(&self) -> &[u8] {
         match &self.carrier {
             Carrier::Http1(_) => &[],
-            Carrier::Http2(stream) => stream.request_trailers(),
+            Carrier::Http2(stream) => stream.incoming.trailers(),
         }
     }
 
     /// Field lines behind the answer's body, which is still to end.
     pub fn set_trailers(&mut self, lines: &[u8]) {
         if let Carrier::Http2(stream) = &mut self.carrier {
-            stream.set_trailers(lines);
+            stream.outgoing.set_trailers(lines);
         }
     }
 
@@ -295,13 +295,13 @@ impl Client {
                 written
             }
             Carrier::Http2(stream) => {
-                poll_fn(|cx| match stream.poll_room(cx) {
+                poll_fn(|cx| match stream.outgoing.poll_room(cx) {
                     Poll::Ready(()) => Poll::Ready(Ok(())),
                     Poll::Pending => alarm.poll(cx, |cx| stream.poll_interrupt(timer, cx)).map(Err),
                 })
                 .await?;
                 *sent_bytes += bytes.len() as u64;
-                stream.send(bytes).map(|()| Vec::new())
+                stream.outgoing.send(bytes).map(|()| Vec::new())
             }
         }
     }
@@ -320,11 +320,11 @@ impl Client {
                 Ok(sent)
             }
             Carrier::Http2(stream) => {
-                if !stream.has_room() {
+                if !stream.outgoing.has_room() {
                     return Ok(Some(0));
                 }
                 self.sent_bytes += bytes.len() as u64;
-                stream.send(std::mem::take(bytes)).map(|()| None)
+                stream.outgoing.send(std::mem::take(bytes)).map(|()| None)
             }
         }
     }
@@ -345,7 +345,7 @@ impl Client {
     pub fn reset(&mut self) {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.stream.socket.reset(),
-            Carrier::Http2(stream) => stream.reset(),
+            Carrier::Http2(stream) => stream.outgoing.reset(),
         }
     }
 
@@ -353,7 +353,7 @@ impl Client {
     pub fn abort(&mut self) {
         match &mut self.carrier {
             Carrier::Http1(connection) => connection.stream.socket.abort(),
-            Carrier::Http2(stream) => stream.reset(),
+            Carrier::Http2(stream) => stream.outgoing.reset(),
         }
     }
 

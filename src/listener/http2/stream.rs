@@ -34,8 +34,22 @@ pub const UNSENT_BYTES_MAX: usize = 64 << 10;
 /// How long a client has to take what was written last, or to end a request that was answered.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// One stream.
+/// One stream: what comes on it, and what is sent.
 pub struct Stream {
+    /// The request.
+    pub(in super::super) incoming: Incoming,
+    /// The answer.
+    pub(in super::super) outgoing: Outgoing,
+    /// What may come of the body before it is asked for, in bytes.
+    window: u32,
+    /// Why the head was refused.
+    fault: Option<Malformed>,
+    /// True if no body was announced.
+    bodiless: bool,
+}
+
+/// What comes on a stream: a head as HTTP/1.1 has it, and then a body.
+pub struct Incoming {
     request: Vec<u8>,
     at: usize,
     body: RecvStream,
@@ -47,13 +61,12 @@ pub struct Stream {
     held: Bytes,
     /// True once all of the request has come.
     received: bool,
-    request_trailers: Box<[u8]>,
-    /// What may come of the body before it is asked for, in bytes.
-    window: u32,
-    /// Why the head was refused.
-    fault: Option<Malformed>,
-    /// True if no body was announced.
-    bodiless: bool,
+    trailers: Box<[u8]>,
+    home: Rc<Home>,
+}
+
+/// What is sent on a stream.
+pub struct Outgoing {
     respond: SendResponse<Piece>,
     /// There once the head of the answer was handed over.
     send: Option<SendStream<Piece>>,
@@ -91,44 +104,33 @@ impl Stream {
         if fault.is_some() {
             head.clear();
         }
+        let home = Home::new(buffers.clone());
         Stream {
-            request: head,
-            at: 0,
-            body,
-            taken: 0,
-            left: length,
-            held: Bytes::new(),
-            received: ended,
-            request_trailers: Box::default(),
+            incoming: Incoming {
+                request: head,
+                at: 0,
+                body,
+                taken: 0,
+                left: length,
+                held: Bytes::new(),
+                received: ended,
+                trailers: Box::default(),
+                home: home.clone(),
+            },
+            outgoing: Outgoing {
+                respond,
+                send: None,
+                over: false,
+                status: StatusCode::OK,
+                head: None,
+                last: false,
+                trailers: None,
+                home,
+            },
             window,
             fault,
             bodiless: ended,
-            respond,
-            send: None,
-            over: false,
-            status: StatusCode::OK,
-            head: None,
-            last: false,
-            trailers: None,
-            home: Home::new(buffers.clone()),
         }
-    }
-
-    pub(in super::super) fn bytes(&self) -> &[u8] {
-        &self.request[self.at..]
-    }
-
-    pub(in super::super) fn consume(&mut self, n: usize) {
-        self.at += n;
-        debug_assert!(self.at <= self.request.len());
-        if self.at >= self.request.len() {
-            self.home.give(std::mem::take(&mut self.request));
-            self.at = 0;
-        }
-    }
-
-    pub(in super::super) fn reserve(&mut self, more: usize) {
-        self.request.reserve(more);
     }
 
     /// Why there is no head.
@@ -145,6 +147,73 @@ impl Stream {
             Framing::Length(0) if !self.bodiless => Ok(Framing::UntilClose),
             framing => Ok(framing),
         }
+    }
+
+    /// Ready once the client has given the stream up, its connection has ended, or `timer` has run out.
+    pub(in super::super) fn poll_interrupt(&mut self, timer: &Timer, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        if timer.poll_expired(cx) {
+            return Poll::Ready(Interrupt::Deadline);
+        }
+        self.outgoing.poll_gone(cx).map(|()| Interrupt::ClientGone)
+    }
+
+    /// Waits until all that was handed over has left, or `until`; what has not left then is given up. If the request was
+    /// answered before its end came, waits for that as well where it can come unasked: until then the client has a stream to
+    /// end, and many take it for a failed request if there is none.
+    pub(in super::super) async fn settle(&mut self, timer: &Timer, now: Instant, until: Instant) {
+        if self.outgoing.home.unsent() > 0 {
+            timer.set(until);
+            poll_fn(|cx| match self.outgoing.home.poll_unsent(0, cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => self.poll_interrupt(timer, cx).map(drop),
+            })
+            .await;
+        }
+        if self.outgoing.home.unsent() > 0 {
+            self.outgoing.reset();
+            return;
+        }
+        // The client's window is opened again when half of it is used.
+        if self.outgoing.over
+            && !self.incoming.received
+            && self.incoming.left.unwrap_or(0) <= u64::from(self.window / 2)
+        {
+            timer.set(now + LINGER);
+            poll_fn(|cx| match self.incoming.poll_end(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => self.poll_interrupt(timer, cx).map(drop),
+            })
+            .await;
+        }
+    }
+
+    /// Lets what was handed over leave; then, if the answer was not ended, says so.
+    pub(in super::super) async fn linger(&mut self, timer: &Timer, now: Instant) {
+        timer.set(now + LINGER);
+        timer.keep();
+        self.settle(timer, now, now + LINGER).await;
+        if !self.outgoing.over {
+            self.outgoing.reset();
+        }
+    }
+}
+
+impl Incoming {
+    pub(in super::super) fn bytes(&self) -> &[u8] {
+        &self.request[self.at..]
+    }
+
+    pub(in super::super) fn consume(&mut self, n: usize) {
+        self.at += n;
+        debug_assert!(self.at <= self.request.len());
+        if self.at >= self.request.len() {
+            self.home.give(std::mem::take(&mut self.request));
+            self.at = 0;
+        }
+    }
+
+    pub(in super::super) fn reserve(&mut self, more: usize) {
+        self.request.reserve(more);
     }
 
     /// More of the body: false at its end, now and ever after.
@@ -172,7 +241,7 @@ impl Stream {
                 None => {
                     let trailers = ready!(self.body.poll_trailers(cx)).map_err(io::Error::other)?;
                     if let Some(trailers) = trailers {
-                        self.request_trailers = read_trailers(&trailers).map_err(io::Error::other)?.into();
+                        self.trailers = read_trailers(&trailers).map_err(io::Error::other)?.into();
                     }
                     self.received = true;
                     self.give_back()?;
@@ -185,8 +254,8 @@ impl Stream {
     }
 
     /// Field lines behind the request's body.
-    pub(in super::super) fn request_trailers(&self) -> &[u8] {
-        &self.request_trailers
+    pub(in super::super) fn trailers(&self) -> &[u8] {
+        &self.trailers
     }
 
     /// Opens the client's windows again by what was taken.
@@ -211,16 +280,24 @@ impl Stream {
         self.request.extend_from_slice(data);
     }
 
-    /// Ready once the client has given the stream up, its connection has ended, or `timer` has run out.
-    pub(in super::super) fn poll_interrupt(&mut self, timer: &Timer, cx: &mut Context<'_>) -> Poll<Interrupt> {
-        if timer.poll_expired(cx) {
-            return Poll::Ready(Interrupt::Deadline);
+    /// Ready once the request has ended; what comes of it is dropped, and no more is asked for.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.received {
+            let data = ready!(self.body.poll_data(cx));
+            self.received = !matches!(data, Some(Ok(_)));
         }
+        Poll::Ready(())
+    }
+}
+
+impl Outgoing {
+    /// Ready once the client has given the stream up, or its connection has ended.
+    pub(in super::super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut self.send {
             None => self.respond.poll_reset(cx),
             Some(send) => send.poll_reset(cx),
         };
-        reset.map(|_| Interrupt::ClientGone)
+        reset.map(drop)
     }
 
     pub(in super::super) fn say_interim(&mut self, status: u16, lines: &[u8]) -> Result<(), Interrupt> {
@@ -291,51 +368,5 @@ impl Stream {
     /// Gives the stream up.
     pub(in super::super) fn reset(&mut self) {
         self.respond.send_reset(Reason::INTERNAL_ERROR);
-    }
-
-    /// Waits until all that was handed over has left, or `until`; what has not left then is given up. If the request was
-    /// answered before its end came, waits for that as well where it can come unasked: until then the client has a stream to
-    /// end, and many take it for a failed request if there is none.
-    pub(in super::super) async fn settle(&mut self, timer: &Timer, now: Instant, until: Instant) {
-        if self.home.unsent() > 0 {
-            timer.set(until);
-            poll_fn(|cx| match self.home.poll_unsent(0, cx) {
-                Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => self.poll_interrupt(timer, cx).map(drop),
-            })
-            .await;
-        }
-        if self.home.unsent() > 0 {
-            self.reset();
-            return;
-        }
-        // The client's window is opened again when half of it is used.
-        if self.over && !self.received && self.left.unwrap_or(0) <= u64::from(self.window / 2) {
-            timer.set(now + LINGER);
-            poll_fn(|cx| match self.poll_end(cx) {
-                Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => self.poll_interrupt(timer, cx).map(drop),
-            })
-            .await;
-        }
-    }
-
-    /// Ready once the request has ended; what comes of it is dropped, and no more is asked for.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.received {
-            let data = ready!(self.body.poll_data(cx));
-            self.received = !matches!(data, Some(Ok(_)));
-        }
-        Poll::Ready(())
-    }
-
-    /// Lets what was handed over leave; then, if the answer was not ended, says so.
-    pub(in super::super) async fn linger(&mut self, timer: &Timer, now: Instant) {
-        timer.set(now + LINGER);
-        timer.keep();
-        self.settle(timer, now, now + LINGER).await;
-        if !self.over {
-            self.reset();
-        }
     }
 }
