@@ -10,6 +10,7 @@ use common::https::{BOTH, client};
 use common::origin::{DONE, FINISH, content};
 use common::pem::{Ca, Folder};
 use common::process::{KEY, PROVIDER_KEY};
+use common::websocket;
 use common::{Config, Gateway, Head, Https, JSON, Origin, chat};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -121,6 +122,7 @@ const ANSWERS: &[Row] = &[
     ("x-ringway-upstream-request-id", "x-ringway-upstream-request-id", "", Said("theirs")),
     ("x-ringway-error-origin", "x-ringway-error-origin", "gateway", Said("upstream")),
     ("x-ringway-*", "X-Ringway-Debug", "1", Removed),
+    ("sec-websocket-*", "Sec-WebSocket-Version", "8", Removed),
     ("date", "date", "", Said("NOW")),
     ("x-accel-buffering", "x-accel-buffering", "yes", Removed),
     ("x-accel-*", "X-Accel-Redirect", "/internal", Removed),
@@ -163,10 +165,35 @@ const OWN: &[Row] = &[
     ("retry-after", "retry-after", "", Removed),
     ("allow", "allow", "", Removed),
     ("accept-encoding", "accept-encoding", "", Removed),
+    ("upgrade", "upgrade", "", Removed),
+    ("sec-websocket-version", "sec-websocket-version", "", Removed),
     ("access-control-*", "access-control-allow-origin", "", Said(PAGE)),
     ("access-control-*", "access-control-expose-headers", "", Said("x-request-id")),
     ("vary", "vary", "", Said("origin")),
     HSTS,
+];
+
+/// Of a request for a WebSocket, in the place of those in [`REQUESTS`].
+const HANDSHAKES: &[Row] = &[
+    ("connection", "connection", "keep-alive, x-named, Upgrade", Said("upgrade")),
+    ("upgrade", "upgrade", "websocket", Said("websocket")),
+    ("sec-websocket-version", "sec-websocket-version", "13", Said("13")),
+    ("sec-websocket-key", "sec-websocket-key", websocket::KEY, Said("KEY")),
+    (
+        "sec-websocket-protocol",
+        "sec-websocket-protocol",
+        "realtime, openai-insecure-api-key.sk-other",
+        Said("realtime"),
+    ),
+    ("sec-websocket-extensions", "sec-websocket-extensions", "permessage-deflate", Removed),
+];
+
+/// Of an answer that agrees to one, in the place of those in [`ANSWERS`].
+const SWITCHES: &[Row] = &[
+    ("connection", "connection", "x-named, Upgrade", Said("upgrade")),
+    ("upgrade", "upgrade", "WebSocket", Said("websocket")),
+    ("sec-websocket-accept", "sec-websocket-accept", "", Said(websocket::ACCEPT)),
+    ("sec-websocket-protocol", "sec-websocket-protocol", "realtime", Kept),
 ];
 
 const CORS: &str = "[cors]\norigins = [\"https://app.example\"]\nexpose = [\"x-request-id\"]";
@@ -285,6 +312,37 @@ fn each_row_of_answers_is_kept() {
 }
 
 #[test]
+fn each_row_of_a_websocket_is_kept() {
+    let origin = Origin::start();
+    let gateway = gateway(&origin, "");
+    let with = |special: &[Row], rows: &[Row], without: &[&str]| -> Vec<Row> {
+        let is_other = |row: &&Row| special.iter().all(|own| own.1 != row.1) && !without.contains(&row.1);
+        special.iter().chain(rows.iter().filter(is_other)).copied().collect()
+    };
+    let requests = with(HANDSHAKES, REQUESTS, &["content-length"]);
+    let mut head = "GET /v1/realtime?model=m HTTP/1.1\r\nhost: gateway.example\r\n".to_owned();
+    sent(&requests).for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+    let mut client = gateway.connect();
+    client.send((head + "\r\n").as_bytes());
+    let mut peer = origin.accept();
+    let seen = peer.head();
+    let key = seen.get("sec-websocket-key").expect("a key").to_owned();
+    hold(&requests, &seen.headers, |value| value.replace("ORIGIN", &origin.address.to_string()).replace("KEY", &key));
+    assert!(key != websocket::KEY && !format!("{seen:?}").contains("sk-other"), "{seen:?}");
+
+    // There is no body that they could speak of, and no failure.
+    let without = ["content-length", "transfer-encoding", "sec-websocket-version", "x-ringway-error-origin"];
+    let answers = with(SWITCHES, ANSWERS, &without);
+    let accept = websocket::accept(&key);
+    let mut head = format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {accept}\r\n");
+    sent(&answers).for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+    peer.send(head + "\r\n");
+    let head = client.head();
+    assert_eq!(head.status, 101);
+    hold(&answers, &head.headers, str::to_owned);
+}
+
+#[test]
 fn what_speaks_of_encoded_bytes_goes_with_the_encoding() {
     const NAMES: [&str; 6] =
         ["content-encoding", "content-md5", "content-digest", "repr-digest", "digest", "accept-ranges"];
@@ -346,6 +404,13 @@ fn each_row_of_own_answers_is_kept() {
     assert_eq!((head.status, head.get("accept-encoding")), (415, Some("gzip, deflate, br, zstd")), "{head:?}");
     assert!(names(&head).iter().all(documented), "{head:?}");
 
+    let old = websocket::handshake("/v1/realtime", "").replace("version: 13", "version: 8");
+    let mut outdated = gateway.connect();
+    let head = outdated.send(old.as_bytes()).head();
+    assert_eq!((head.status, head.get("upgrade")), (426, Some("websocket")), "{head:?}");
+    assert_eq!(head.get("sec-websocket-version"), Some("13"), "{head:?}");
+    assert!(names(&head).iter().all(documented), "{head:?}");
+
     let mut waiting = gateway.connect();
     waiting.send_request("POST", PATH, &JSON, &chat("m", false));
     let mut peer = origin.accept();
@@ -354,7 +419,7 @@ fn each_row_of_own_answers_is_kept() {
     let head = waiting.response("POST").head;
     assert_eq!((head.get("retry-after"), head.get("connection")), (Some("1"), Some("close")), "{head:?}");
     assert!(names(&head).iter().all(documented), "{head:?}");
-    drop((client, strange, waiting));
+    drop((client, strange, outdated, waiting));
     assert_eq!(gateway.process.wait().code(), Some(0));
 }
 
@@ -403,7 +468,9 @@ fn over_https_one_row_is_another() {
 fn the_table_names_what_is_driven_here() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/headers.md");
     let table = std::fs::read_to_string(&path).expect("the table");
-    for (of, rows) in [("requests", REQUESTS), ("answers", ANSWERS), ("own", OWN)] {
+    for (of, rows) in
+        [("requests", REQUESTS), ("answers", ANSWERS), ("own", OWN), ("handshakes", HANDSHAKES), ("switches", SWITCHES)]
+    {
         let lines = table.lines().filter_map(|line| line.strip_prefix(&format!("| {of} | "))?.split_once(" | "));
         let mut documented = BTreeSet::new();
         for (names, rest) in lines {

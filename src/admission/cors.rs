@@ -84,11 +84,16 @@ impl Cors {
         out.extend_from_slice(PREFLIGHT_VARY);
     }
 
+    /// True if pages of `origin` may call.
+    pub fn admits(&self, origin: &[u8]) -> bool {
+        self.pages.iter().any(|pages| is_of(origin, pages))
+    }
+
     /// Appends who may read the answer. False if `origin` may not.
     fn allow(&self, origin: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
         let allowed = match origin {
             _ if self.all => b"*",
-            Some(origin) if self.pages.iter().any(|pages| is_of(origin, pages)) => origin,
+            Some(origin) if self.admits(origin) => origin,
             _ => return false,
         };
         // An origin that was allowed holds nothing but what a host may hold.

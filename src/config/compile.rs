@@ -11,6 +11,7 @@ mod logs;
 mod providers;
 mod resolver;
 mod tls;
+mod websocket;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -111,6 +112,7 @@ fn file(mut file: Section) -> Option<Config> {
     let limits = limits(file.section("limits"));
     let client = clients::client(file.section("client"));
     let http2 = clients::http2(file.section("http2"));
+    let websocket = websocket::websocket(file.section("websocket"));
     let pool = providers::pool(file.section("pool"));
     let admin = match file.get("admin") {
         Some(item) => item.section().and_then(admin::admin).map(Some),
@@ -143,6 +145,7 @@ fn file(mut file: Section) -> Option<Config> {
         limits,
         client,
         http2,
+        websocket,
         pool,
         admin: admin?,
         cors: cors?,

@@ -15,6 +15,7 @@ mod secrets;
 mod tls;
 mod url;
 mod values;
+mod websocket;
 
 pub use proxy::Proxy;
 pub use resolver::{Method, Resolver};
@@ -28,6 +29,7 @@ pub use tls::{ClientAuth, KeyPair, ListenerTls, TlsGroup, TlsVersion};
 use crate::base::{EndpointId, ModelId, Secret};
 
 pub use logs::*;
+pub use websocket::WebSocket;
 
 /// A whole, sound configuration.
 #[derive(Debug, Clone)]
@@ -56,6 +58,8 @@ pub struct Config {
     pub client: ClientTimers,
     /// Clients that send many requests at once over one connection.
     pub http2: Http2,
+    /// What WebSockets are allowed.
+    pub websocket: WebSocket,
     /// Bounds and idle time of the connections kept to endpoints, per worker and endpoint.
     pub pool: Pool,
     /// Where operators look in; `None` lets no one.
@@ -387,6 +391,12 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             connection_window: 16 << 20,
             control_frames_max: 1000,
             ping: Duration::from_secs(30),
+        },
+        websocket: WebSocket {
+            message_bytes_max: 16 << 20,
+            idle: Duration::from_secs(600),
+            total: Duration::ZERO,
+            connections_max: 10_000,
         },
         pool: Pool { idle_max: 256, idle: Duration::from_secs(60), connections_max: 10_000 },
         admin: None,

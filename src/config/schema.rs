@@ -11,6 +11,7 @@ mod logs;
 mod providers;
 mod resolver;
 mod tls;
+mod websocket;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub use logs::*;
 pub use providers::*;
 pub use resolver::*;
 pub use tls::*;
+pub use websocket::*;
 
 /// What a field is when it is absent, and the least and the most it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,8 @@ pub struct FileSchema {
     pub client: Option<ClientSchema>,
     /// Clients that send many requests at once over one connection.
     pub http2: Option<Http2Schema>,
+    /// WebSockets, which are passed on to providers that speak them.
+    pub websocket: Option<WebSocketSchema>,
     /// Connections kept to providers.
     pub pool: Option<PoolSchema>,
     /// Where operators and their tools look in. Without it nobody can, and nothing is measured.

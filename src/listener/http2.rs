@@ -7,7 +7,7 @@
 
 mod stream;
 
-pub use stream::{Stream, UNSENT_BYTES_MAX};
+pub use stream::{Incoming, Outgoing, Stream, UNSENT_BYTES_MAX};
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -4,6 +4,7 @@ pub mod client;
 pub mod http1;
 pub mod http2;
 pub mod plain;
+pub mod websocket;
 
 use std::cell::Cell;
 use std::io;

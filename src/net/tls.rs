@@ -18,7 +18,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncryptError, UnbufferedStatus};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 
-pub use client::{ClientConfig, Identity, client_config};
+pub use client::{ClientConfig, Identity, client_config, over_http1};
 pub use failure::Failure;
 pub use server::{
     ClientAuth, Faulty, Group, KeyPair, ServerConfig, ServerOptions, Tickets, Version, check_authorities,

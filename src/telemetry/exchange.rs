@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::WebSocket;
 use super::trace::Trace;
 use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::Origin;
@@ -335,6 +336,8 @@ pub struct Exchange {
     pub upstream_sent_bytes: u64,
     /// Bytes of the answer's body as they came from the endpoint, framing included.
     pub upstream_received_bytes: u64,
+    /// What it came to as a WebSocket, once it had become one.
+    pub websocket: Option<Box<WebSocket>>,
     /// When what was reached.
     pub timings: Timings,
     /// How long the client's body was waited for.
@@ -374,6 +377,7 @@ impl Exchange {
             sent_bytes: 0,
             upstream_sent_bytes: 0,
             upstream_received_bytes: 0,
+            websocket: None,
             timings: Timings::begin(head),
             waited: Duration::ZERO,
         }

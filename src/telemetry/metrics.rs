@@ -342,6 +342,37 @@ pub const HTTP2_FAILED: Family = counter(
      nothing (http2.control_frames_max), or no longer answered (http2.ping). If it rises, look for one client behind it.",
 );
 
+/// WebSockets.
+pub const WEBSOCKETS_OPEN: Family = gauge(
+    "ringway_websockets_open",
+    &["worker"],
+    "WebSockets that are open or being opened. The bound is websocket.connections_max for each worker.",
+);
+
+/// Messages over them.
+pub const WEBSOCKET_MESSAGES: Family = counter(
+    "ringway_websocket_messages_total",
+    &["direction"],
+    "Messages over WebSockets, counted when the last of their bytes has passed. If one direction stands still while the \
+     other goes on, a side speaks and is not answered.",
+);
+
+/// Bytes of these.
+pub const WEBSOCKET_BYTES: Family = counter(
+    "ringway_websocket_bytes_total",
+    &["direction"],
+    "Bytes of these messages, as they pass and without framing. If it rises faster than the messages, these grow: see \
+     websocket.message_bytes_max.",
+);
+
+/// Ends of WebSockets.
+pub const WEBSOCKET_ENDS: Family = counter(
+    "ringway_websocket_ends_total",
+    &["reason"],
+    "WebSockets that have ended, by how. upstream_gone and upstream_broke_rules are the provider's; client_gone is a client \
+     that left without a Close, as most programs do that just end; idle: raise websocket.idle, or let clients ping.",
+);
+
 /// Attempts.
 pub const ATTEMPTS: Family = counter(
     "ringway_upstream_attempts_total",

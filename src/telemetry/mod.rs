@@ -7,6 +7,7 @@ pub mod log;
 pub mod metrics;
 mod queue;
 pub mod trace;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub use exchange::*;
 use metrics::board::Board;
 use metrics::cells::Meter;
 pub use queue::*;
+pub use websocket::*;
 
 /// Records that wait to be written; when the writer lags more than this, records are dropped and counted.
 const QUEUE_RECORDS: usize = 16 * 1024;

@@ -15,7 +15,7 @@ use crate::base::EndpointId;
 use crate::base::clock::Instant;
 use crate::net::dns::Missing;
 use crate::net::stream::Stream;
-use crate::net::tls::{Failure, Session};
+use crate::net::tls::{Failure, Session, over_http1};
 
 impl Upstreams {
     /// Connects to `endpoint`: at its one address, or at the first of several that answers. While its name is being
@@ -38,7 +38,7 @@ impl Upstreams {
             Ok(exchange) => return Ok((Connection::on_link(slot, exchange, false), None)),
             Err(lead) => lead,
         };
-        let (stream, peer, place) = match self.reach(slot, until).await {
+        let (stream, peer, place) = match self.reach(slot, until, false).await {
             Ok(reached) => reached,
             Err(kind) => {
                 lead.into_iter().for_each(Lead::failed);
@@ -56,8 +56,28 @@ impl Upstreams {
         Ok((Connection::on_link(slot, exchange, false), Some(driver)))
     }
 
-    /// A connection over which HTTP can be spoken, the address at its other end, and its place among those that are allowed.
-    async fn reach(&self, slot: &Rc<Slot>, until: Instant) -> Result<(Stream, IpAddr, Place), ErrorKind> {
+    /// As [`Upstreams::connect`], a connection over which HTTP/1.1 is spoken, for nobody else.
+    ///
+    /// # Errors
+    /// As there; and if nothing but HTTP/2 is spoken with the endpoint.
+    pub async fn connect_http1(
+        &self,
+        endpoint: EndpointId,
+        within: Duration,
+    ) -> Result<Box<Connection>, UpstreamError> {
+        let slot = self.slot(endpoint);
+        let fail = |kind| slot.error(Phase::Connect, kind);
+        if slot.links.is_all() {
+            return Err(fail(ErrorKind::OnlyHttp2));
+        }
+        let until = self.means.clock.now() + within;
+        let (stream, peer, place) = self.reach(slot, until, true).await.map_err(fail)?;
+        Ok(Connection::alone(slot, stream, peer, place))
+    }
+
+    /// A connection over which HTTP can be spoken, with `http1` in that version alone; the address at its other end, and its
+    /// place among those that are allowed.
+    async fn reach(&self, slot: &Rc<Slot>, until: Instant, http1: bool) -> Result<(Stream, IpAddr, Place), ErrorKind> {
         let addresses = slot.reach.addresses().await.map_err(|missing| slot.unresolved(missing))?;
         let is_full = || slot.board.open.get() >= self.connections_max as u64;
         if is_full() {
@@ -74,9 +94,12 @@ impl Upstreams {
             [only] => {
                 let tcp = Stream::connect(SocketAddr::new(*only, slot.dialled.1)).await;
                 let tcp = tcp.map_err(|error| slot.unreachable(error))?;
-                (finish(slot, tcp, &self.means).await?, *only)
+                (finish(slot, tcp, http1, &self.means).await?, *only)
             }
-            several => first(slot, slot.reach.order(several, self.means.clock.now()), until, &self.means).await?,
+            several => {
+                let order = slot.reach.order(several, self.means.clock.now());
+                first(slot, order, until, http1, &self.means).await?
+            }
         };
         slot.board.opened.add(1);
         Ok((stream, peer, place))
@@ -88,6 +111,7 @@ async fn first(
     slot: &Slot,
     mut left: Vec<IpAddr>,
     until: Instant,
+    http1: bool,
     means: &Means,
 ) -> Result<(Stream, IpAddr), ErrorKind> {
     let Means { clock, timers, .. } = means;
@@ -96,12 +120,12 @@ async fn first(
         let won = race(&mut left, connect, &slot.reach, clock, timers).await;
         let Won { connected: tcp, address, slow } = won.map_err(|error| slot.unreachable(error))?;
         let finished = if left.is_empty() {
-            finish(slot, tcp, means).await
+            finish(slot, tcp, http1, means).await
         } else {
             // One that falls silent must not use up the time of all.
             let share = until.since(clock.now()) / u32::try_from(left.len() + 1).unwrap_or(u32::MAX);
             let late = |_| Err(ErrorKind::Timeout(share));
-            monoio::time::timeout(share, finish(slot, tcp, means)).await.unwrap_or_else(late)
+            monoio::time::timeout(share, finish(slot, tcp, http1, means)).await.unwrap_or_else(late)
         };
         match finished {
             Ok(stream) => {
@@ -121,8 +145,9 @@ async fn first(
 }
 
 /// Makes a stream of a connected socket: through the proxy if there is one, then TLS.
-async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, means: &Means) -> Result<Stream, ErrorKind> {
+async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, http1: bool, means: &Means) -> Result<Stream, ErrorKind> {
     let tls = slot.tls.borrow().clone();
+    let tls = if http1 { tls.map(|config| over_http1(&config)) } else { tls };
     let is_secure = tls.is_some();
     let session = tls.map(|config| Session::client(config, &slot.host)).transpose().map_err(ErrorKind::Io)?;
     let mut stream = match &slot.tunnel {

@@ -102,6 +102,14 @@ impl Connection {
         Box::new(Connection { carrier, reused: false, ahead: Ahead::default(), slot: slot.clone() })
     }
 
+    /// What is below it, if it is of its own.
+    pub fn stream(&mut self) -> Option<&mut Stream> {
+        match &mut self.carrier {
+            Carrier::Http1 { stream, .. } => Some(stream),
+            Carrier::Http2(_) => None,
+        }
+    }
+
     /// The address at its other end, if it is of its own.
     pub(super) fn peer(&self) -> Option<IpAddr> {
         match &self.carrier {

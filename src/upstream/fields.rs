@@ -73,7 +73,7 @@ fn is_request_field_withheld(name: &[u8]) -> bool {
     }
 }
 
-/// Ours, orders to a proxy in front of us, and what browsers would take for the gateway's own policy.
+/// Ours, of a handshake on one hop, orders to a proxy in front of us, and what browsers would take for the gateway's own policy.
 fn is_answer_field_withheld(name: &[u8]) -> bool {
     match name.first().map(|first| first | 0x20) {
         Some(b'x') => begins(name, b"x-ringway-") || begins(name, b"x-accel-") || is(name, b"x-sendfile"),
@@ -81,6 +81,7 @@ fn is_answer_field_withheld(name: &[u8]) -> bool {
         Some(b'c') => is(name, b"clear-site-data"),
         Some(b'n') => is(name, b"nel"),
         Some(b'r') => is(name, b"report-to") || is(name, b"reporting-endpoints"),
+        Some(b's') => begins(name, b"sec-websocket-"),
         _ => false,
     }
 }

@@ -4,6 +4,7 @@
 
 use super::connection::Source;
 use super::fields::{is_answer_field_passed, is_of_encoded_bytes};
+use super::websocket::Upgrade;
 use super::{Connection, ErrorKind, Phase, Slot, UpstreamError};
 use std::task::Context;
 
@@ -36,6 +37,8 @@ pub struct Ask<'a> {
     pub framing: Framing,
     /// The codings that are taken, for a provider that is told.
     pub accept_encoding: Option<&'a str>,
+    /// What the connection is to become; only on one of its own.
+    pub upgrade: Option<Upgrade<'a>>,
 }
 
 impl Slot {
@@ -55,6 +58,9 @@ impl Slot {
             Framing::Length(length) => write_content_length(out, length),
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::None | Framing::UntilClose => {}
+        }
+        if let Some(upgrade) = &ask.upgrade {
+            upgrade.nonce.write_lines(out, upgrade.protocols);
         }
         write_header(out, "x-request-id", ask.request_id.as_bytes()).map_err(|_| "the request id cannot be sent")?;
         out.extend_from_slice(ask.fields);
@@ -130,7 +136,7 @@ fn passed_fields(head: &ResponseHead<'_, '_>) -> Vec<u8> {
 }
 
 impl AnswerHead {
-    fn read(head: &ResponseHead<'_, '_>) -> AnswerHead {
+    pub(super) fn read(head: &ResponseHead<'_, '_>) -> AnswerHead {
         let mut fields = passed_fields(head);
         if let Some(id) = head.fields.get(Known::XRequestId) {
             // A value that was parsed can be written.

@@ -91,6 +91,11 @@ impl Links {
         }
     }
 
+    /// True if nothing else is spoken.
+    pub(super) fn is_all(&self) -> bool {
+        self.http2 == EndpointHttp2::PriorKnowledge
+    }
+
     /// True if HTTP/2 is spoken on a connection on which `protocol` was agreed on.
     pub(super) fn is_spoken(&self, protocol: Option<&[u8]>) -> bool {
         let agreed = protocol == Some(b"h2");

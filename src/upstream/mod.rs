@@ -12,6 +12,7 @@ pub mod pool;
 pub mod proxy;
 pub mod race;
 pub mod reach;
+pub mod websocket;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -81,6 +82,8 @@ pub enum ErrorKind {
     },
     /// A timer ran out.
     Timeout(Duration),
+    /// It is spoken to in HTTP/2 alone, and was to be asked for a WebSocket.
+    OnlyHttp2,
     /// What it sent is not HTTP, or breaks its rules.
     Malformed(&'static str),
 }
@@ -103,6 +106,9 @@ impl fmt::Display for UpstreamError {
             ErrorKind::Closed { .. } => write!(f, "it closed the connection (while {doing})"),
             ErrorKind::Refused { .. } => write!(f, "it refused the request unseen (while {doing})"),
             ErrorKind::Timeout(after) => write!(f, "nothing came within {after:?} (while {doing})"),
+            ErrorKind::OnlyHttp2 => {
+                write!(f, "WebSockets go over HTTP/1.1, and it is spoken to with http2 = \"prior-knowledge\"")
+            }
             ErrorKind::Malformed(why) => write!(f, "{why} (while {doing})"),
         }
     }

@@ -10,7 +10,9 @@ use super::answer::Answer;
 use super::body::Body;
 use super::coded;
 use super::exchange::{Call, Scene, Stop, Wait, mark};
+use super::intake::Intake;
 use super::send::send;
+use super::state::Worker;
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
 use crate::base::reject::Reject;
@@ -22,10 +24,12 @@ use crate::routing::{Candidate, Plan};
 use crate::telemetry::{Phase, State, Timings};
 use crate::upstream::http1::{AnswerHead, Interim};
 use crate::upstream::pool::Used;
+use crate::upstream::websocket::Upgrade;
 use crate::upstream::{Connection, ErrorKind, Outstanding, Phase as Doing, UpstreamError};
 use crate::wire::chat::UpstreamFault;
 use crate::wire::coding::Fault;
 use crate::wire::http1::Decoder;
+use crate::wire::websocket::Nonce;
 
 /// An unstreamed answer up to this size is held until it is whole, so that a failure in it is still a status.
 pub const HOLD_BYTES_MAX: usize = 64 * 1024;
@@ -91,6 +95,11 @@ pub async fn run<'a>(scene: &mut Scene<'a>, call: &mut Call, model: &Model, mut 
                     last = Some(told(scene, Wait::Connect, model, &error));
                     break;
                 }
+                Err(Failed::Again(error)) if call.nonce.is_some() => {
+                    // Nothing but a handshake was sent.
+                    last = Some(told(scene, Wait::FirstToken, model, &error));
+                    break;
+                }
                 Err(Failed::Again(error)) => return Err(told(scene, Wait::FirstToken, model, &error)),
                 Err(Failed::Stop(stop)) => return Err(stop),
             }
@@ -114,7 +123,9 @@ async fn once(
     let worker = scene.worker;
     let endpoint = candidate.endpoint;
     let outstanding = worker.upstreams.begin(endpoint);
-    let mut connection = match worker.upstreams.checkout(endpoint, used) {
+    call.nonce = scene.intake.websocket.is_some().then(|| nonce(worker));
+    let kept = if call.nonce.is_some() { None } else { worker.upstreams.checkout(endpoint, used) };
+    let mut connection = match kept {
         Some(connection) => connection,
         None => connect(scene, model, endpoint, used).await?,
     };
@@ -126,26 +137,45 @@ async fn once(
 
     scene.start_timer(Wait::FirstToken, model);
     let to_head = scene.intake.is_head();
-    let mut head = loop {
-        let record = &mut scene.record;
-        let on_first_byte = || {
-            record.phase = Phase::AnswerHead;
-            if record.timings.first_byte == Instant::NEVER {
+    let mut head = match upgrade(call, scene.intake) {
+        Some(upgrade) => {
+            let record = &mut scene.record;
+            let on_first_byte = || {
+                record.phase = Phase::AnswerHead;
                 record.timings.first_byte = mark(worker);
+            };
+            let mut answer = Box::pin(connection.answer_to_upgrade(&worker.head_limits, upgrade, on_first_byte));
+            let arrived = scene.client.watch(answer.as_mut()).await;
+            drop(answer);
+            match arrived {
+                Ok(Ok(head)) => head,
+                Ok(Err(error)) => return Err(Failed::Again(error)),
+                Err(interrupt) => {
+                    return Err(interrupted(scene, Wait::FirstToken, model, &mut connection, interrupt).into());
+                }
             }
-        };
-        let limits = &worker.head_limits;
-        let arrived = scene.client.watch(pin!(connection.answer_head(limits, to_head, on_first_byte))).await;
-        let outcome = match arrived {
-            Ok(Ok(Some(head))) => break head,
-            // Boxed: few endpoints say anything ahead.
-            Ok(Ok(None)) => Box::pin(pass_interim(scene, &mut connection)).await,
-            Ok(Err(error)) => return Err(Failed::Again(error)),
-            Err(interrupt) => Err(interrupt),
-        };
-        if let Err(interrupt) = outcome {
-            return Err(interrupted(scene, Wait::FirstToken, model, &mut connection, interrupt).into());
         }
+        None => loop {
+            let record = &mut scene.record;
+            let on_first_byte = || {
+                record.phase = Phase::AnswerHead;
+                if record.timings.first_byte == Instant::NEVER {
+                    record.timings.first_byte = mark(worker);
+                }
+            };
+            let limits = &worker.head_limits;
+            let arrived = scene.client.watch(pin!(connection.answer_head(limits, to_head, on_first_byte))).await;
+            let outcome = match arrived {
+                Ok(Ok(Some(head))) => break head,
+                // Boxed: few endpoints say anything ahead.
+                Ok(Ok(None)) => Box::pin(pass_interim(scene, &mut connection)).await,
+                Ok(Err(error)) => return Err(Failed::Again(error)),
+                Err(interrupt) => Err(interrupt),
+            };
+            if let Err(interrupt) = outcome {
+                return Err(interrupted(scene, Wait::FirstToken, model, &mut connection, interrupt).into());
+            }
+        },
     };
     (scene.record.phase, scene.record.upstream_status) = (Phase::FirstContent, head.status);
     let answer = coded::begin(scene, call, candidate, &mut head);
@@ -317,6 +347,17 @@ async fn pass_interim(scene: &mut Scene<'_>, connection: &mut Connection) -> Res
     Ok(())
 }
 
+/// A key for one handshake.
+fn nonce(worker: &Worker) -> Nonce {
+    Nonce::new((u128::from(worker.random()) << 64 | u128::from(worker.random())).to_ne_bytes())
+}
+
+/// What a call asks an endpoint to switch to.
+pub(super) fn upgrade<'c>(call: &Call, intake: &'c Intake) -> Option<Upgrade<'c>> {
+    let (nonce, handshake) = call.nonce.zip(intake.websocket.as_ref())?;
+    Some(Upgrade { nonce, protocols: &handshake.protocols })
+}
+
 /// Makes a connection within the connect timer.
 async fn connect(
     scene: &mut Scene<'_>,
@@ -329,7 +370,13 @@ async fn connect(
     // A certificate that was put in place a moment ago counts.
     worker.renew();
     // Boxed: it is large, and most exchanges go over a connection that was kept.
-    let mut work = Box::pin(worker.upstreams.connect(endpoint, model.timers.connect, used));
+    let (within, http1) = (model.timers.connect, scene.intake.websocket.is_some());
+    let mut work = Box::pin(async {
+        match http1 {
+            true => worker.upstreams.connect_http1(endpoint, within).await.map(|connection| (connection, None)),
+            false => worker.upstreams.connect(endpoint, within, used).await,
+        }
+    });
     match scene.client.watch(work.as_mut()).await {
         Ok(Ok((connection, driver))) => {
             if let Some(driver) = driver {

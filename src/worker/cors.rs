@@ -14,6 +14,16 @@ pub fn lines(worker: &Worker, head: &RequestHead<'_, '_>) -> (Vec<u8>, bool) {
     }
 }
 
+/// True if the page that made a request may have what it asks for without asking before; also if no page made it, or one
+/// of the host that it calls.
+pub fn is_admitted(worker: &Worker, head: &RequestHead<'_, '_>) -> bool {
+    let Some(origin) = head.fields.get(Known::Origin) else { return true };
+    let host = origin.splitn(3, |byte| *byte == b'/').nth(2);
+    let is_own = host.zip(head.host).is_some_and(|(of, own)| of.eq_ignore_ascii_case(own.as_bytes()));
+    let is_listed = worker.shared.cors.as_ref().is_some_and(|cors| cors.admits(origin));
+    !head.fields.is_repeated(Known::Origin) && (is_own || is_listed)
+}
+
 fn lines_by(cors: &Cors, head: &RequestHead<'_, '_>) -> (Vec<u8>, bool) {
     let fields = &head.fields;
     // Two origins are none.

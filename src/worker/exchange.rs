@@ -10,7 +10,7 @@ use super::connection::After;
 use super::intake::{Intake, Media, new_request_id};
 use super::reply::{Refusal, refuse};
 use super::state::Worker;
-use super::{attempt, cors, drain, models, relay};
+use super::{attempt, cors, drain, models, relay, tunnel};
 use crate::base::Dialect;
 use crate::base::clock::{Instant, UnixTime};
 use crate::base::reject::{Origin, Reject};
@@ -23,6 +23,7 @@ use crate::telemetry::{EndedBy, Exchange, Fault, Phase, State, Word, Words};
 use crate::wire::chat::takes_json;
 use crate::wire::http1::{Framing, HeadScan};
 use crate::wire::request::{self, Scan};
+use crate::wire::websocket::Nonce;
 
 /// The name of a model is kept no longer than that.
 const MODEL_BYTES_MAX: usize = Words::BYTES_MAX[Word::Model as usize];
@@ -84,6 +85,8 @@ pub struct Call {
     pub query_model: bool,
     /// The path below `/v1`.
     pub path: Box<str>,
+    /// The key of our own handshake, where it asks for a WebSocket.
+    pub nonce: Option<Nonce>,
 }
 
 /// Serves the request at the front of the client's input, which holds at least a byte of it.
@@ -270,7 +273,10 @@ impl<'a> Scene<'a> {
         self.total = model.timers.total;
         let query_model = query_model.is_some();
         let form_model = form_model.map(|(_, range)| range);
-        let mut call = Call { body, scan, form_model, query_model, path: path.into() };
+        let mut call = Call { body, scan, form_model, query_model, path: path.into(), nonce: None };
+        if let Some(handshake) = &intake.websocket {
+            return Box::pin(tunnel::run(self, call, model, Plan::new(config, model), handshake)).await;
+        }
         let begun = attempt::run(self, &mut call, model, Plan::new(config, model)).await?;
         self.give_back(call);
         relay::run(self, begun, model).await
@@ -294,7 +300,7 @@ impl<'a> Scene<'a> {
     }
 
     /// The request is not needed any more: it cannot be sent again once an answer has begun.
-    fn give_back(&mut self, call: Call) {
+    pub fn give_back(&mut self, call: Call) {
         if let Body::Here(range) = &call.body
             && !self.head_consumed
         {

@@ -10,6 +10,7 @@ use crate::wire::chat::{Api, takes_json};
 use crate::wire::coding::{Accepts, Codings, Unknown};
 use crate::wire::http1::{Fields, Form, Framing, Known, RequestHead, Version};
 use crate::wire::multipart;
+use crate::wire::websocket::Handshake;
 
 use super::cors;
 use super::state::Worker;
@@ -60,6 +61,8 @@ pub struct Intake {
     pub preflight: bool,
     /// The trace it belongs to, if any; the provider is told in `fields`.
     pub trace: Option<Trace>,
+    /// The WebSocket that it asks for.
+    pub websocket: Option<Box<Handshake>>,
     /// Something that makes the request unservable, found while reading.
     pub refusal: Option<Reject>,
 }
@@ -79,10 +82,19 @@ impl Intake {
     /// Takes what is needed out of `head`.
     pub fn read(worker: &Worker, head: &RequestHead<'_, '_>, open: bool) -> Intake {
         let fields = &head.fields;
+        let asked = fields.get(Known::Upgrade).and_then(|_| handshake(worker, head));
+        let (upgrades, mut refusal) = (asked.is_some(), refusal(head));
+        let mut websocket = None;
+        match asked {
+            None => {}
+            Some(Ok(handshake)) => websocket = Some(Box::new(handshake)),
+            Some(Err(reject)) => refusal = refusal.or(Some(reject)),
+        }
         let credential = match fields.get(Known::Authorization).and_then(bearer) {
             Some(token) => Some(token),
             None => fields.get(Known::XApiKey),
         };
+        let credential = credential.or_else(|| websocket.as_ref()?.credential.as_deref());
         let media = read_media(head.target.path, fields.get(Known::ContentType));
         let encoding = match fields.get(Known::ContentEncoding) {
             None => Ok(None),
@@ -115,7 +127,8 @@ impl Intake {
             media,
             encoding,
             accepts: Accepts::new(fields.get(Known::AcceptEncoding), fields.is_repeated(Known::AcceptEncoding)),
-            keep_alive: head.keep_alive,
+            // What stands behind a handshake is no request.
+            keep_alive: head.keep_alive && !upgrades,
             expects_continue: head.expect_continue,
             is_http10: head.version == Version::Http10,
             request_id: request_id(worker, fields.get(Known::XRequestId)),
@@ -125,7 +138,8 @@ impl Intake {
             lines,
             preflight,
             trace,
-            refusal: refusal(head),
+            websocket,
+            refusal,
         }
     }
 
@@ -133,6 +147,23 @@ impl Intake {
     pub fn is_head(&self) -> bool {
         &*self.method == "HEAD"
     }
+}
+
+/// The WebSocket that a request asks for, or why it gets none; `None` if it asks for none.
+#[cold]
+fn handshake(worker: &Worker, head: &RequestHead<'_, '_>) -> Option<Result<Handshake, Reject>> {
+    Some(match Handshake::read(head)? {
+        Err(malformed) => {
+            let code = if malformed.status == 426 { "websocket_version" } else { "malformed_request" };
+            Err(Reject::client(malformed.status, code, malformed.reason))
+        }
+        // Browsers let any page open a WebSocket anywhere and read what comes.
+        Ok(_) if !cors::is_admitted(worker, head) => {
+            let text = "Pages of this origin may not open WebSockets here: it is not among the origins of [cors].";
+            Err(Reject::client(403, "origin_not_allowed", text))
+        }
+        Ok(handshake) => Ok(handshake),
+    })
 }
 
 /// What makes a request unservable whoever sends it.

@@ -20,6 +20,7 @@ mod secure;
 mod send;
 pub mod state;
 mod streams;
+mod tunnel;
 
 use std::io;
 use std::net::TcpListener;

@@ -10,7 +10,10 @@ use crate::base::reject::Reject;
 /// The answer to a request for the models' list or for one of them; `None` if `intake` asks for something else.
 pub fn answer(worker: &Worker, intake: &Intake, key: Option<KeyId>) -> Option<Result<Vec<u8>, Reject>> {
     let rest = intake.path.strip_prefix("/v1/models")?;
-    if !matches!(&*intake.method, "GET" | "HEAD") || !(rest.is_empty() || rest.starts_with('/')) {
+    if intake.websocket.is_some()
+        || !matches!(&*intake.method, "GET" | "HEAD")
+        || !(rest.is_empty() || rest.starts_with('/'))
+    {
         return None;
     }
     let names = worker.config().models.iter().map(|model| model.name.as_str());

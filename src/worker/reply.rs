@@ -34,18 +34,42 @@ impl Scene<'_> {
         self.end_head(out, framing);
     }
 
-    fn end_head(&mut self, out: &mut Vec<u8>, framing: Framing) {
-        match framing {
-            Framing::Length(length) => write_content_length(out, length),
-            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-            Framing::None | Framing::UntilClose => {}
+    /// Begins an answer in `out` that makes the connection a WebSocket: its head, and `accept` in it where its HTTP knows
+    /// that.
+    pub fn write_switch(&mut self, out: &mut Vec<u8>, head: &AnswerHead, accept: &[u8]) {
+        let is_http2 = self.client.is_http2();
+        self.record.status = if is_http2 { 200 } else { 101 };
+        self.client.begin_head(out, self.record.status);
+        out.extend_from_slice(&head.fields);
+        if !head.dated {
+            self.worker.date.write(&self.worker.clock, out);
         }
+        self.write_own(out);
+        if !is_http2 {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ");
+            out.extend_from_slice(accept);
+            out.extend_from_slice(b"\r\n");
+        }
+        self.client.end_head(out);
+    }
+
+    /// What every answer says that a provider's does not.
+    fn write_own(&self, out: &mut Vec<u8>) {
         // The id was checked when it was taken over.
         let _ = write_header(out, "x-request-id", self.intake.request_id.as_bytes());
         out.extend_from_slice(&self.intake.lines);
         if let Some(lines) = &self.client.lines {
             out.extend_from_slice(lines);
         }
+    }
+
+    fn end_head(&mut self, out: &mut Vec<u8>, framing: Framing) {
+        match framing {
+            Framing::Length(length) => write_content_length(out, length),
+            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::None | Framing::UntilClose => {}
+        }
+        self.write_own(out);
         self.promised = self.keeps_alive() && framing != Framing::UntilClose;
         if self.client.is_http2() {
             // Not a word about the connection: it is not this exchange's.
@@ -128,6 +152,12 @@ pub async fn refuse(worker: &Worker, client: &mut Client, refusal: &Refusal<'_>)
     }
     if reject.status == 415 {
         let _ = write_header(&mut out, "accept-encoding", coding::TAKEN.as_bytes());
+    }
+    if reject.status == 426 {
+        out.extend_from_slice(b"sec-websocket-version: 13\r\n");
+        if !client.is_http2() {
+            out.extend_from_slice(b"upgrade: websocket\r\nconnection: upgrade\r\n");
+        }
     }
     if reject.status == 405 {
         out.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE\r\n");

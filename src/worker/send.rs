@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::task::Poll;
 
-use super::attempt::{Failed, interrupted};
+use super::attempt::{Failed, interrupted, upgrade};
 use super::body::Body;
 use super::coded;
 use super::exchange::{Call, Scene, Stop, Wait};
@@ -108,6 +108,7 @@ impl Sender<'_, '_> {
             request_id: &scene.intake.request_id,
             framing,
             accept_encoding: accept_encoding.as_deref(),
+            upgrade: upgrade(call, scene.intake),
         };
         self.connection
             .begin_request(&mut out, &ask)

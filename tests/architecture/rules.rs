@@ -98,6 +98,7 @@ const EXCHANGE: &[&str] = &[
     "worker/attempt.rs",
     "worker/send.rs",
     "worker/relay.rs",
+    "worker/tunnel.rs",
     "control/admin.rs",
 ];
 

@@ -121,6 +121,14 @@ impl Client {
         &self.buffer
     }
 
+    /// Reads so many bytes as they are.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill().is_some(), "ended after {} of {count} bytes: {:?}", self.buffer.len(), self.buffer);
+        }
+        self.buffer.drain(..count).collect()
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> &mut Client {
         self.stream.write_all(bytes).unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()));

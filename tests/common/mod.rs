@@ -17,6 +17,7 @@ pub mod origin;
 pub mod pem;
 pub mod process;
 pub mod records;
+pub mod websocket;
 
 pub use authority::Authority;
 pub use client::{Client, End, Event, Events, Framing, Head, Response};

@@ -210,7 +210,7 @@ headers_max = 0
   1:9    cores  "0-9" names CPUs that this process may not run on: 4-7,9
                           "auto", or some of 0-3,8
   2:1    usage  is not a known field
-                          allowed: access_log, admin, client, cores, cors, http2, keys, limits, listeners, log, models, pool, providers, resolver, ring, spread, timers, trace
+                          allowed: access_log, admin, client, cores, cors, http2, keys, limits, listeners, log, models, pool, providers, resolver, ring, spread, timers, trace, websocket
   4:10   ring.driver  "defered" is not known here
                           allowed: auto, cooperative, deferred, epoll, plain. Did you mean "deferred"?
   5:11   ring.entries  1000 is not a power of two

@@ -21,6 +21,10 @@ const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("http2", "connection_window", ["64KiB", "1GiB", "65535", "1073741825"]),
     ("http2", "control_frames_max", ["10", "1000000", "9", "1000001"]),
     ("http2", "ping", ["0ms", "1h", "", "3600001ms"]),
+    ("websocket", "message_bytes_max", ["1KiB", "1GiB", "1023", "1073741825"]),
+    ("websocket", "idle", ["1ms", "24h", "0ms", "86400001ms"]),
+    ("websocket", "total", ["0ms", "168h", "", "604800001ms"]),
+    ("websocket", "connections_max", ["0", "1000000", "-1", "1000001"]),
     ("limits", "head_bytes_max", ["1KiB", "1MiB", "1023", "1048577"]),
     ("limits", "headers_max", ["8", "128", "7", "129"]),
     ("limits", "target_bytes_max", ["64B", "64KiB", "63", "65537"]),
@@ -90,7 +94,9 @@ fn every_bounded_field_is_in_the_table_and_documented_with_its_bounds() {
     let schema = schema();
     let mut listed: Vec<String> = BOUNDS.iter().map(|(section, field, _)| format!("{section}.{field}")).collect();
     let mut described = Vec::new();
-    for section in ["ring", "timers", "limits", "client", "http2", "cors", "pool", "admin", "resolver", "access_log"] {
+    for section in
+        ["ring", "timers", "limits", "client", "http2", "websocket", "cors", "pool", "admin", "resolver", "access_log"]
+    {
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
             let unbounded = ["driver", "half_close", "address", "access", "method", "servers", "path", "compress"];
             let is_bounded = !unbounded.contains(&field.as_str());
@@ -124,6 +130,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         limits = { x_x = 1 }
         client = { x_x = 1 }
         http2 = { x_x = 1 }
+        websocket = { x_x = 1 }
         pool = { x_x = 1 }
         admin = { x_x = 1 }
         cors = { x_x = 1 }
@@ -153,6 +160,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
         ("limits.", "/definitions/Limits"),
         ("client.", "/definitions/Client"),
         ("http2.", "/definitions/Http2"),
+        ("websocket.", "/definitions/Websocket"),
         ("pool.", "/definitions/Pool"),
         ("admin.", "/definitions/Admin"),
         ("cors.", "/definitions/Cors"),
@@ -174,7 +182,9 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
 
     // The defaults that editors are shown, written out, change nothing.
     let mut written = String::from(OPEN);
-    for section in ["ring", "timers", "limits", "client", "http2", "pool", "admin", "resolver", "log", "trace"] {
+    let sections =
+        ["ring", "timers", "limits", "client", "http2", "websocket", "pool", "admin", "resolver", "log", "trace"];
+    for section in sections {
         written += &format!("[{section}]\n");
         for (field, property) in properties(&schema, &format!("/definitions/{}", title(section))) {
             if field == "address" {
@@ -194,6 +204,7 @@ fn the_schema_has_the_fields_that_compile_reads_and_their_defaults() {
     assert_eq!(written.admin, silent.admin);
     assert_eq!((written.ring, written.limits), (silent.ring, silent.limits));
     assert_eq!((written.client, written.http2, written.pool), (silent.client, silent.http2, silent.pool));
+    assert_eq!(written.websocket, silent.websocket);
     assert_eq!(written.resolver, silent.resolver);
     assert_eq!((written.log, written.trace_start), (silent.log, silent.trace_start));
     assert_eq!(written.models[0].timers, silent.models[0].timers);

@@ -77,6 +77,10 @@ fields! { |record, names|
     "cached_input_tokens": record.tokens.cached_input, "part of the input that came from the provider's cache";
     "cache_creation_input_tokens": record.tokens.cache_creation_input, "part of the input that its cache was filled with";
     "reasoning_output_tokens": record.tokens.reasoning_output, "part of the output that was reasoning";
+    "messages_received": record.websocket.as_ref().map(|socket| socket.messages_received), "of a WebSocket: messages from the client";
+    "messages_sent": record.websocket.as_ref().map(|socket| socket.messages_sent), "of a WebSocket: messages to the client";
+    "websocket_end": record.websocket.as_ref().map(|socket| Plain(socket.end.as_str())), "of a WebSocket: how it ended";
+    "close_code": record.websocket.as_ref().and_then(|socket| socket.close_code), "of a WebSocket: code of the first Close, whoever said it";
     "content_events": Some(record.content_events).filter(|events| *events > 0), "events with content, the finishing one included";
     "request_bytes": record.request_bytes, "body of the request, without framing";
     "answer_bytes": record.answer_bytes, "body of the provider's answer as relayed, without framing";
@@ -293,7 +297,7 @@ mod tests {
     use crate::base::reject::Origin;
     use crate::base::{Dialect, EndpointId, KeyId, ListenerId};
     use crate::telemetry::trace::Trace;
-    use crate::telemetry::{EndedBy, Fault, Phase, Tokens, Words};
+    use crate::telemetry::{EndedBy, Fault, Phase, SocketEnd, Tokens, WebSocket, Words};
 
     /// The guide beside the configuration.
     const GUIDE: &str = include_str!("../../../config/access_log.md");
@@ -340,6 +344,12 @@ mod tests {
                 reasoning_output: Some(5),
             },
             content_events: 6,
+            websocket: Some(Box::new(WebSocket {
+                end: SocketEnd::UpstreamClosed,
+                close_code: Some(1001),
+                messages_received: 12,
+                messages_sent: 13,
+            })),
             request_bytes: 7,
             answer_bytes: 8,
             sent_bytes: 9,
@@ -380,7 +390,8 @@ mod tests {
             "endpoint":"p/1","attempts":2,"reused":true,"streamed":true,"unread":true,"status":200,"upstream_status":201,
             "state":"truncated","ended_by":"upstream","phase":"relay","error_origin":"upstream",
             "error_code":"upstream_truncated","input_tokens":1,"output_tokens":18446744073709551615,
-            "cached_input_tokens":3,"cache_creation_input_tokens":4,"reasoning_output_tokens":5,"content_events":6,
+            "cached_input_tokens":3,"cache_creation_input_tokens":4,"reasoning_output_tokens":5,"messages_received":12,
+            "messages_sent":13,"websocket_end":"upstream_closed","close_code":1001,"content_events":6,
             "request_bytes":7,"answer_bytes":8,"sent_bytes":9,"upstream_sent_bytes":10,"upstream_received_bytes":11,
             "body_us":1,"attempt_us":3,"connect_us":2,"send_us":3,"first_byte_us":4,"ttft_us":20,"written_us":21,
             "added_us":6,"duration_us":30}"#,

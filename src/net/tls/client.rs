@@ -55,6 +55,13 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+/// The same, and nothing offered but HTTP/1.1.
+pub fn over_http1(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
 /// Every certificate of a PEM file, at least one.
 pub(super) fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();

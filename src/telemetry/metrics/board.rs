@@ -9,7 +9,7 @@ pub use super::count::Count;
 
 use super::cells::{Cell, Route};
 use crate::base::clock::Instant;
-use crate::telemetry::Phase;
+use crate::telemetry::{Phase, SocketEnd};
 
 /// Phases of an exchange.
 pub const PHASES: usize = Phase::ALL.len();
@@ -73,12 +73,36 @@ pub struct Board {
     pub cancelled: [Count; PHASES],
     /// TLS handshakes with clients.
     pub handshakes: Handshakes,
+    /// Upgraded connections.
+    pub websockets: SocketBoard,
     /// By listener.
     pub listeners: Box<[ListenerBoard]>,
     /// By endpoint.
     pub endpoints: Box<[Arc<EndpointBoard>]>,
     /// Routes that were seen for the first time.
     fresh: ArrayQueue<(Route, Arc<Cell>)>,
+}
+
+/// A worker's WebSockets.
+#[derive(Debug, Default)]
+pub struct SocketBoard {
+    /// Those that are open or being opened.
+    pub open: Count,
+    /// From clients.
+    pub received: WayBoard,
+    /// To clients.
+    pub sent: WayBoard,
+    /// Those that have ended, by how.
+    pub ends: [Count; SocketEnd::ALL.len()],
+}
+
+/// What has gone one way.
+#[derive(Debug, Default)]
+pub struct WayBoard {
+    /// Messages, to their end.
+    pub messages: Count,
+    /// Bytes of messages.
+    pub bytes: Count,
 }
 
 /// One listener's figures at one worker.
@@ -153,6 +177,7 @@ impl Board {
             errors: Default::default(),
             cancelled: Default::default(),
             handshakes: Handshakes::default(),
+            websockets: SocketBoard::default(),
             listeners: (0..listeners).map(|_| ListenerBoard::default()).collect(),
             endpoints: (0..endpoints).map(|_| Arc::default()).collect(),
             // One more, for those beyond the bound.

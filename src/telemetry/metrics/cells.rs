@@ -17,8 +17,8 @@ use crate::base::reject::Origin;
 use crate::base::{Dialect, EndpointId, ModelId};
 use crate::telemetry::{EndedBy, Exchange, State};
 
-/// Classes of a status: none, and the first digits 2 to 5.
-pub const CLASSES: [&str; 5] = ["none", "2xx", "3xx", "4xx", "5xx"];
+/// Classes of a status: none, and the first digit.
+pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Kinds of tokens.
 pub const TOKEN_KINDS: [&str; 5] = ["input", "output", "cached_input", "cache_creation_input", "reasoning_output"];
@@ -143,7 +143,10 @@ impl Cell {
         self.sent_bytes.add(exchange.answer_bytes);
         self.retries.add(u64::from(exchange.retries()));
         let timings = &exchange.timings;
-        self.duration.record(DURATION_BOUNDS, timings.duration());
+        // How long people talk says nothing of how long answers take.
+        if exchange.websocket.is_none() {
+            self.duration.record(DURATION_BOUNDS, timings.duration());
+        }
         if let Some(added) = exchange.added() {
             self.added.record(ADDED_BOUNDS, added);
         }
@@ -153,7 +156,7 @@ impl Cell {
             self.ttft.record(TTFT_BOUNDS, ttft);
         }
         // Last, so that whoever sees that it has ended sees what it has come to.
-        let class = usize::from(exchange.status / 100).saturating_sub(1).min(CLASSES.len() - 1);
+        let class = usize::from(exchange.status / 100).min(CLASSES.len() - 1);
         self.outcomes[exchange.state as usize][class].add_last(1);
     }
 

@@ -5,13 +5,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::board::{Board, Count, EndpointBoard, Handshakes, ListenerBoard};
+use super::board::{Board, Count, EndpointBoard, Handshakes, ListenerBoard, WayBoard};
 use super::cells::{CLASSES, Cell, Lazy, Names, Route, TOKEN_KINDS};
 use super::histogram::{Quantiles, Total};
 use super::text::{Format, Text, Value};
 use super::*;
 use crate::base::clock::Instant;
-use crate::telemetry::{Phase, State};
+use crate::telemetry::{Phase, SocketEnd, State};
 
 /// The quantiles of a summary, ascending: as they are written, and as they are.
 pub const QUANTILES: [(&str, f64); 4] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("0.999", 0.999)];
@@ -131,6 +131,10 @@ const ROWS: &[(&Family, Rows)] = &[
     (&HTTP2_OPEN, Rows::Listener(|listener| &listener.http2_open)),
     (&HTTP2_STREAMS, Rows::Listener(|listener| &listener.http2_streams)),
     (&HTTP2_FAILED, Rows::Listener(|listener| &listener.http2_failed)),
+    (&WEBSOCKETS_OPEN, Rows::Worker(|board, _| Value::Whole(board.websockets.open.get()))),
+    (&WEBSOCKET_MESSAGES, Rows::Special(|scrape, family, text| both_ways(scrape, family, text, |way| &way.messages))),
+    (&WEBSOCKET_BYTES, Rows::Special(|scrape, family, text| both_ways(scrape, family, text, |way| &way.bytes))),
+    (&WEBSOCKET_ENDS, Rows::Special(websocket_ends)),
     (&ATTEMPTS, Rows::Endpoint(|endpoint| &endpoint.attempts)),
     (&OUTSTANDING, Rows::Endpoint(|endpoint| &endpoint.outstanding)),
     (&UPSTREAM_OPEN, Rows::Endpoint(|endpoint| &endpoint.open)),
@@ -444,6 +448,20 @@ fn errors(scrape: &Scrape, family: &Family, text: &mut Text) {
             let sum = scrape.boards.iter().map(|board| board.errors[origin][phase as usize].get()).sum();
             text.line(family, "", &[word, phase.as_str()], None, Value::Whole(sum));
         }
+    }
+}
+
+fn both_ways(scrape: &Scrape, family: &Family, text: &mut Text, of: fn(&WayBoard) -> &Count) {
+    let sockets = || scrape.boards.iter().map(|board| &board.websockets);
+    let (received, sent) = (sockets().map(|own| of(&own.received).get()), sockets().map(|own| of(&own.sent).get()));
+    text.line(family, "", &["received"], None, Value::Whole(received.sum()));
+    text.line(family, "", &["sent"], None, Value::Whole(sent.sum()));
+}
+
+fn websocket_ends(scrape: &Scrape, family: &Family, text: &mut Text) {
+    for end in SocketEnd::ALL {
+        let sum = scrape.boards.iter().map(|board| board.websockets.ends[end as usize].get()).sum();
+        text.line(family, "", &[end.as_str()], None, Value::Whole(sum));
     }
 }
 

@@ -158,7 +158,7 @@ fn a_route_adds_no_more_lines_than_it_is_reckoned_with_and_a_step_is_short() {
     let meter = Meter::new(board.clone());
     for at in 0..routes {
         for state in State::ALL {
-            for status in [0, 200, 304, 404, 503] {
+            for status in [0, 101, 200, 304, 404, 503] {
                 let mut exchange = exchange((at / 2) as u16, 1 + at as u64);
                 exchange.streamed = at % 2 == 0;
                 (exchange.state, exchange.status) = (state, status);
@@ -232,6 +232,8 @@ fn the_document_in_the_repository_has_every_metric() {
         ("kind", TOKEN_KINDS.to_vec()),
         ("origin", ORIGIN_WORDS.to_vec()),
         ("side", vec!["client", "upstream"]),
+        ("direction", vec!["received", "sent"]),
+        ("reason", SocketEnd::ALL.map(SocketEnd::as_str).to_vec()),
         ("result` of `ringway_dns_lookups_total", LOOKUPS.to_vec()),
         (
             "result` of `ringway_tls_handshakes_total",
