@@ -5,13 +5,17 @@ mod common;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use common::metrics::scrape_when;
+use common::authority::server_config;
+use common::pem::{Ca, Folder};
 use common::process::{KEY as CLIENT_KEY, PROVIDER_KEY};
 use common::websocket::{
     ACCEPT, BINARY, CLOSE, Frame, KEY, PING, PONG, TEXT, accept, frame, from_client, from_server, handshake, open,
     switched,
 };
-use common::{Client, Config, Ended, Gateway, JSON, Origin, Peer, Records, chat, metric, metric_is, until_at_rest};
+use common::{
+    Authority, Client, Config, Ended, Gateway, Https, JSON, Origin, Peer, Records, chat, https, metric, metric_is,
+    until_at_rest,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -732,6 +736,75 @@ fn the_query_names_the_model_under_its_provider_s_name() {
 }
 
 #[test]
+fn over_tls_on_both_sides_and_in_http_1_1_to_a_provider_that_speaks_both() {
+    let (authority, folder, theirs) = (Ca::new(), Folder::new(), Authority::new("theirs"));
+    folder.pair("own", &authority.sign(&["gateway.test"]));
+    let [chain, key] = ["own.pem", "own.key"].map(|name| folder.path(name).display().to_string());
+    let listener = format!("[listeners.tls]\ncertificates = [{{ chain = {chain:?}, key = {key:?} }}]");
+    let server = server_config(theirs.sign("127.0.0.1", false), &rustls::version::TLS13);
+    let mut server = std::sync::Arc::unwrap_or_clone(server);
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let server = std::sync::Arc::new(server);
+    for driver in DRIVERS {
+        let origin = Origin::start();
+        let endpoint = format!("ca = \"{}\"", theirs.file.display());
+        let config = Config::new(&[origin.url().replace("http:", "https:")]).endpoint(&endpoint).listener(&listener);
+        let gateway = Gateway::start(&config.and(&format!("[ring]\ndriver = {driver:?}")));
+        let mut client = Https::connect(gateway.address(), &https::client(&authority, https::BOTH), "gateway.test");
+        client.send(handshake(PATH, "").as_bytes());
+        let mut peer = origin.accept().secure(&server);
+        assert_eq!(peer.protocol(), Some(&b"http/1.1"[..]), "{driver}: nothing else was offered");
+        let request = peer.head();
+        peer.send(switched(&request, ""));
+        assert!(client.head().starts_with("http/1.1 101 "), "{driver}");
+        let long = vec![4; 200_000];
+        for round in 0..3 {
+            client.send(&frame(true, BINARY, &long));
+            assert_eq!(from_client(&mut peer), Frame(BINARY, long.clone()), "{driver}");
+            peer.send(frame(false, BINARY, &long));
+            let back = common::websocket::read(false, |count| client.take(count));
+            assert_eq!(back, Frame(BINARY, long.clone()), "{driver}");
+            if round == 1 {
+                // Long enough for the room on both sides to be given up.
+                client.socket().set_read_timeout(Some(Duration::from_millis(700))).expect("a timeout");
+                assert!(client.fill().is_err(), "{driver}: it is silent");
+                client.socket().set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
+            }
+        }
+        peer.send(frame(false, CLOSE, &said(1000)));
+        let close = common::websocket::read(false, |count| client.take(count));
+        assert_eq!(close, Frame(CLOSE, said(1000)), "{driver}");
+        client.send(&frame(true, CLOSE, &said(1000)));
+        assert_eq!(from_client(&mut peer), Frame(CLOSE, said(1000)), "{driver}");
+        assert!(client.ends_properly(), "{driver}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_spoken_to_in_http_2_alone_is_passed_over() {
+    let (only, both) = (Origin::start(), Origin::start());
+    let endpoint = |origin: &Origin, more: &str| format!("{{ url = \"{}\"{more} }}", origin.url());
+    let config = |endpoints: &str| {
+        let tables = format!(
+            "cores = \"0\"\nlisteners = [{{ address = \"127.0.0.1:0\", access = \"open\" }}]\n\
+             providers = [{{ name = \"p\", endpoints = [{endpoints}] }}]\n\
+             models = [{{ name = \"*\", route = [{{ provider = \"p\" }}] }}]\n"
+        );
+        Gateway::start(&Config::raw(&tables))
+    };
+    let prior = endpoint(&only, ", http2 = \"prior-knowledge\"");
+    let gateway = config(&prior);
+    let response = gateway.connect().send(handshake(PATH, "").as_bytes()).response("GET");
+    assert_eq!((response.head.status, response.json()["error"]["code"].as_str()), (502, Some("upstream_unreachable")));
+    assert!(response.text().contains("prior-knowledge"), "{}", response.text());
+    let gateway = config(&format!("{prior}, {}", endpoint(&both, "")));
+    for _ in 0..8 {
+        open(&gateway, &both, PATH);
+    }
+    assert!(only.is_left_alone());
+}
+
+#[test]
 fn a_tunnel_that_rests_wakes_up_with_every_byte() {
     for driver in DRIVERS {
         let origin = Origin::start();
@@ -744,5 +817,272 @@ fn a_tunnel_that_rests_wakes_up_with_every_byte() {
             peer.send(frame(false, BINARY, &vec![2; size]));
             assert_eq!(from_server(&mut client), Frame(BINARY, vec![2; size]), "{driver}");
         }
+    }
+}
+
+mod over_http2 {
+    use super::*;
+    use common::PATIENCE;
+    use common::http2::{DATA, END_STREAM, HEADERS, Http2, RST_STREAM, field, head, request, status_of};
+
+    const CANCEL: u32 = 8;
+
+    /// An extended CONNECT (RFC 8441 §4) with these pseudo-fields and fields.
+    fn connect(stream: u32, pseudo: &[(&str, &str)], fields: &[(&str, &str)], ends: bool) -> Vec<u8> {
+        let all = pseudo.iter().chain(fields);
+        head(stream, &all.flat_map(|(name, value)| field(name.as_bytes(), value.as_bytes())).collect::<Vec<_>>(), ends)
+    }
+
+    const PSEUDO: [(&str, &str); 5] = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", PATH),
+        (":authority", "gateway.test"),
+    ];
+    const FIELDS: [(&str, &str); 3] =
+        [JSON[0], ("sec-websocket-version", "13"), ("sec-websocket-protocol", "realtime")];
+
+    /// A stream that is a WebSocket, and its provider.
+    fn opened(http2: &mut Http2, stream: u32, origin: &Origin) -> Peer {
+        http2.send(&connect(stream, &PSEUDO, &FIELDS, false));
+        let mut peer = origin.accept();
+        let request = peer.head();
+        assert_eq!(request.line, "GET /v1/realtime?model=m HTTP/1.1");
+        assert_eq!(request.get("sec-websocket-protocol"), Some("realtime"));
+        assert_ne!(request.get("sec-websocket-key"), Some("AAAAAAAAAAAAAAAAAAAAAA=="), "one of its own: {request:?}");
+        peer.send(switched(&request, "sec-websocket-protocol: realtime\r\n"));
+        let frame = next_of(http2, stream);
+        assert_eq!((frame.kind, frame.ends(), status_of(&frame.payload)), (HEADERS, false, 200), "{frame:?}");
+        let text = String::from_utf8_lossy(&frame.payload).into_owned();
+        assert!(!text.contains("upgrade") && !text.contains("accept"), "{text}");
+        peer
+    }
+
+    fn next_of(http2: &mut Http2, stream: u32) -> common::http2::Frame {
+        loop {
+            let frame = http2.next();
+            if frame.stream == stream {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads frames of WebSocket out of DATA.
+    struct Reader {
+        stream: u32,
+        held: Vec<u8>,
+        ended: bool,
+    }
+
+    impl Reader {
+        fn of(stream: u32) -> Reader {
+            Reader { stream, held: Vec::new(), ended: false }
+        }
+
+        fn next(&mut self, http2: &mut Http2) -> Frame {
+            let Reader { stream, held, ended } = self;
+            common::websocket::read(false, |count| {
+                while held.len() < count {
+                    let frame = next_of(http2, *stream);
+                    assert_eq!(frame.kind, DATA, "{frame:?}");
+                    held.extend(&frame.payload);
+                    *ended |= frame.ends();
+                }
+                held.drain(..count).collect()
+            })
+        }
+
+        /// True if the stream ends here as it should.
+        fn ends(&mut self, http2: &mut Http2) -> bool {
+            while !self.ended {
+                let frame = next_of(http2, self.stream);
+                self.ended = frame.ends();
+                if frame.kind == RST_STREAM || !frame.payload.is_empty() {
+                    return false;
+                }
+            }
+            self.held.is_empty()
+        }
+    }
+
+    fn data(stream: u32, bytes: &[u8], ends: bool) -> Vec<u8> {
+        common::http2::frame(DATA, if ends { END_STREAM } else { 0 }, stream, bytes)
+    }
+
+    #[test]
+    fn streams_are_tunnels_beside_one_another_and_beside_requests() {
+        for driver in DRIVERS {
+            let origin = Origin::start();
+            let (gateway, records) = watched(&origin, &format!("[ring]\ndriver = {driver:?}"));
+            let mut http2 = Http2::connect(gateway.address(), PATIENCE);
+            let (mut first, mut second) = (opened(&mut http2, 1, &origin), opened(&mut http2, 3, &origin));
+            let (mut of_first, mut of_second) = (Reader::of(1), Reader::of(3));
+            let long = vec![9; 300_000];
+            for (stream, peer, reader) in [(1, &mut first, &mut of_first), (3, &mut second, &mut of_second)] {
+                let bytes = frame(true, BINARY, &long);
+                http2.send(&bytes.chunks(16_000).flat_map(|piece| data(stream, piece, false)).collect::<Vec<_>>());
+                assert_eq!(from_client(peer), Frame(BINARY, long.clone()), "{driver}");
+                peer.send(frame(false, TEXT, stream.to_string().as_bytes()));
+                assert_eq!(reader.next(&mut http2), Frame(TEXT, stream.to_string().into_bytes()), "{driver}");
+                peer.send(frame(false, BINARY, &long));
+                assert_eq!(reader.next(&mut http2), Frame(BINARY, long.clone()), "{driver}");
+            }
+            http2.send(&request(5, "GET", "/v1/models", &JSON, None));
+            assert_eq!(status_of(&next_of(&mut http2, 5).payload), 200, "{driver}");
+            assert!(next_of(&mut http2, 5).ends(), "{driver}");
+            // A Close, its answer, and both ends of the stream.
+            http2.send(&data(1, &frame(true, CLOSE, &said(1000)), false));
+            assert_eq!(from_client(&mut first), Frame(CLOSE, said(1000)), "{driver}");
+            first.send(frame(false, CLOSE, &said(1000)));
+            assert_eq!(of_first.next(&mut http2), Frame(CLOSE, said(1000)), "{driver}");
+            assert!(of_first.ends(&mut http2), "{driver}");
+            http2.send(&data(1, b"", true));
+            let record = records.when(|records| records.iter().any(|record| !record["websocket_end"].is_null()));
+            let record = record.iter().find(|record| record["websocket_end"] == "client_closed").expect("its record");
+            assert_eq!((&record["http"], &record["status"]), (&"2".into(), &200.into()), "{record}");
+            assert_eq!(record["request_bytes"], 300_000, "{record}");
+            // The other goes on.
+            second.send(frame(false, TEXT, b"still"));
+            assert_eq!(of_second.next(&mut http2), Frame(TEXT, b"still".to_vec()), "{driver}");
+        }
+    }
+
+    #[test]
+    fn ends_are_told_in_the_terms_of_streams() {
+        for driver in DRIVERS {
+            let origin = Origin::start();
+            let (gateway, _) = watched(&origin, &format!("[ring]\ndriver = {driver:?}"));
+            let mut http2 = Http2::connect(gateway.address(), PATIENCE);
+            // The provider ends in order, without a Close: END_STREAM, for its FIN.
+            let mut peer = opened(&mut http2, 1, &origin);
+            peer.send(frame(false, TEXT, b"last")).half_close();
+            let mut reader = Reader::of(1);
+            assert_eq!(reader.next(&mut http2), Frame(TEXT, b"last".to_vec()), "{driver}");
+            assert!(reader.ends(&mut http2), "{driver}");
+            // By a reset: RST_STREAM.
+            opened(&mut http2, 3, &origin).reset();
+            assert_eq!(next_of(&mut http2, 3).kind, RST_STREAM, "{driver}");
+            // In the middle of a frame: RST_STREAM as well, for it is no proper end.
+            let mut peer = opened(&mut http2, 5, &origin);
+            peer.send(&frame(false, TEXT, b"half")[..4]).half_close();
+            assert_eq!(next_of(&mut http2, 5).payload.len(), 4, "{driver}");
+            assert_eq!(next_of(&mut http2, 5).kind, RST_STREAM, "{driver}");
+            // The client's reset and its end are the provider's end at once.
+            let mut peer = opened(&mut http2, 7, &origin);
+            http2.send(&common::http2::frame(RST_STREAM, 0, 7, &CANCEL.to_be_bytes()));
+            peer.ended();
+            let mut peer = opened(&mut http2, 9, &origin);
+            http2.send(&data(9, b"", true));
+            peer.ended();
+            let mut peer = opened(&mut http2, 11, &origin);
+            drop(http2);
+            peer.ended();
+            metric_is(&gateway, "ringway_websockets_open", &[], 0.0);
+            until_at_rest(&gateway);
+        }
+    }
+
+    #[test]
+    fn a_broken_rule_is_told_on_its_stream() {
+        let origin = Origin::start();
+        let gateway = gateway(&origin, "");
+        let mut http2 = Http2::connect(gateway.address(), PATIENCE);
+        let mut peer = opened(&mut http2, 1, &origin);
+        http2.send(&data(1, &frame(false, TEXT, b"not masked"), false));
+        let mut reader = Reader::of(1);
+        assert_eq!(reader.next(&mut http2).close().0, 1002);
+        assert!(reader.ends(&mut http2));
+        assert_eq!(from_client(&mut peer).close().0, 1001);
+        peer.ended();
+    }
+
+    #[test]
+    fn a_stream_that_does_not_read_holds_up_its_own_tunnel_alone() {
+        for driver in DRIVERS {
+            let origin = Origin::start();
+            let gateway = gateway(&origin, &format!("[ring]\ndriver = {driver:?}"));
+            let mut http2 = Http2::connect_with(gateway.address(), PATIENCE, 1000);
+            let busy = opened(&mut http2, 1, &origin);
+            let mut socket = busy.socket().try_clone().expect("the socket");
+            let bytes = frame(false, BINARY, &vec![3; 100_000]);
+            let sender = std::thread::spawn(move || while socket.write_all(&bytes).is_ok() {});
+            let mut peer = opened(&mut http2, 3, &origin);
+            peer.send(frame(false, TEXT, b"free"));
+            assert_eq!(Reader::of(3).next(&mut http2), Frame(TEXT, b"free".to_vec()), "{driver}");
+            assert!(!sender.is_finished(), "{driver}");
+            // Given up while it is held up: its provider learns of it at once.
+            http2.send(&common::http2::frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes()));
+            sender.join().expect("it ends");
+        }
+    }
+
+    #[test]
+    fn what_is_no_websocket_opens_no_stream() {
+        let origin = Origin::start();
+        let gateway = gateway(&origin, "");
+        let with =
+            |name: &str, value: &'static str| PSEUDO.map(|(own, old)| (own, if own == name { value } else { old }));
+        let without = |name: &str| FIELDS.iter().copied().filter(|(own, _)| *own != name).collect::<Vec<_>>();
+        let mut http2 = Http2::connect(gateway.address(), PATIENCE);
+        let mut stream = 1;
+        for (name, pseudo, fields, ends, status) in [
+            ("another protocol", with(":protocol", "connect-udp"), FIELDS.to_vec(), false, 501),
+            ("no version", PSEUDO, without("sec-websocket-version"), false, 426),
+            ("no key", PSEUDO, without("authorization"), false, 401),
+            ("one that has ended", PSEUDO, FIELDS.to_vec(), true, 400),
+            ("an unknown place", with(":path", "/x"), FIELDS.to_vec(), false, 404),
+            ("a page", PSEUDO, [&FIELDS[..], &[("origin", "https://evil.example")]].concat(), false, 403),
+        ] {
+            http2.send(&connect(stream, &pseudo, &fields, ends));
+            let frame = next_of(&mut http2, stream);
+            assert_eq!((frame.kind, status_of(&frame.payload)), (HEADERS, status), "{name}");
+            stream += 2;
+        }
+        assert!(origin.is_left_alone());
+        // What a provider calls success without switching would be a tunnel here.
+        for (answer, status) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", 502),
+            ("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\n{}", 403),
+        ] {
+            http2.send(&connect(stream, &PSEUDO, &FIELDS, false));
+            let mut peer = origin.accept();
+            peer.head();
+            peer.send(answer);
+            assert_eq!(status_of(&next_of(&mut http2, stream).payload), status);
+            stream += 2;
+        }
+        // Even where the gateway itself has an answer.
+        http2.send(&connect(stream, &with(":path", "/v1/models"), &FIELDS, false));
+        let mut peer = origin.accept();
+        assert_eq!(peer.head().line, "GET /v1/models HTTP/1.1");
+        peer.send("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(status_of(&next_of(&mut http2, stream).payload), 404);
+    }
+
+    #[test]
+    fn that_it_is_spoken_is_told_in_the_settings() {
+        let origin = Origin::start();
+        let gateway = gateway(&origin, "");
+        let mut http2 = Http2::connect(gateway.address(), PATIENCE);
+        let (kind, _, _, settings) = http2.frame().expect("SETTINGS first");
+        assert_eq!(kind, common::http2::SETTINGS);
+        assert!(settings.chunks(6).any(|setting| setting == [0, 8, 0, 0, 0, 1]), "{settings:?}");
+    }
+
+    #[test]
+    fn at_the_gateway_s_end_streams_are_closed_like_all_tunnels() {
+        let origin = Origin::start();
+        let mut gateway = gateway(&origin, "[client]\ndrain = \"200ms\"");
+        let mut http2 = Http2::connect(gateway.address(), PATIENCE);
+        let mut peer = opened(&mut http2, 1, &origin);
+        kill(Pid::from_raw(gateway.process.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+        let mut reader = Reader::of(1);
+        assert_eq!(reader.next(&mut http2).close().0, 1001);
+        assert!(reader.ends(&mut http2));
+        assert_eq!(from_client(&mut peer).close().0, 1001);
+        http2.send(&data(1, b"", true));
+        drop((http2, peer));
+        assert_eq!(gateway.process.wait().code(), Some(0));
     }
 }

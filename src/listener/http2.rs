@@ -192,6 +192,7 @@ fn builder(terms: &Terms) -> Builder {
         // It counts those that are refused as well, over the connection's whole life.
         .max_local_error_reset_streams(Some((10 * streams).max(1000)))
         .reset_stream_duration(RESET_FOR)
+        .enable_connect_protocol()
         .max_send_buffer_size(UNSENT_BYTES_MAX);
     builder
 }

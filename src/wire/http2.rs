@@ -33,12 +33,16 @@ pub struct Pseudo<'a> {
     pub scheme: Option<&'a str>,
     /// `:authority`
     pub authority: Option<&'a str>,
-    /// `:path`; not in a CONNECT.
+    /// `:path`; not in a CONNECT, but for one that names a protocol.
     pub path: Option<&'a str>,
+    /// `:protocol`: what a CONNECT asks for (RFC 8441 §4).
+    pub protocol: Option<&'a str>,
 }
 
 /// Appends the head of a request as HTTP/1.1 has it, to the empty line. If `ends`, no body follows; else its length is
 /// what the fields say, or it is said to come in chunks.
+///
+/// A CONNECT that asks for a WebSocket is written as the GET with an Upgrade that it stands for (RFC 8441 §5).
 ///
 /// # Errors
 /// 400 for what RFC 9113 calls malformed, and for all that would mean something else in HTTP/1.1; `out` is then in an
@@ -49,7 +53,18 @@ pub fn write_request<'a>(
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     ends: bool,
 ) -> Result<(), Malformed> {
-    let target = match (pseudo.method, pseudo.path) {
+    let opens = match pseudo.protocol {
+        None => false,
+        Some("websocket") if pseudo.method == "CONNECT" && !ends => true,
+        Some("websocket") => {
+            return Err(Malformed::bad("a WebSocket is asked for by a CONNECT that goes on (RFC 8441 §4)"));
+        }
+        Some(_) => {
+            return Err(Malformed::new(501, "a :protocol other than websocket is not spoken here (RFC 8441 §4)"));
+        }
+    };
+    let method = if opens { "GET" } else { pseudo.method };
+    let target = match (method, pseudo.path) {
         ("CONNECT", None) => pseudo.authority.ok_or(Malformed::bad("CONNECT without :authority (RFC 9113 §8.5)"))?,
         (_, None) => return Err(Malformed::bad("no :path (RFC 9113 §8.3.1)")),
         // An absolute URI here would override the authority in HTTP/1.1.
@@ -66,7 +81,7 @@ pub fn write_request<'a>(
     if pseudo.scheme.is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
         return Err(Malformed::bad(":scheme is neither http nor https (RFC 9110 §4.2)"));
     }
-    write_request_line(out, pseudo.method, "", target, None)
+    write_request_line(out, method, "", target, None)
         .map_err(|_| Malformed::bad(":path holds a byte that no path may (RFC 3986 §3.3)"))?;
     let mut host = pseudo.authority;
     if let Some(authority) = pseudo.authority {
@@ -87,22 +102,30 @@ pub fn write_request<'a>(
                 }
                 continue;
             }
+            Known::ContentLength if opens => return Err(Malformed::bad("CONNECT with a length (RFC 9110 §9.3.6)")),
             Known::ContentLength => has_length = true,
             Known::Te if !value.eq_ignore_ascii_case(b"trailers") => {
                 return Err(Malformed::bad("te is not \"trailers\" (RFC 9113 §8.2.2)"));
             }
             Known::Te => continue,
             known if is_of_a_connection(known) => return Err(OF_A_CONNECTION),
+            // Without a meaning here, and ours below.
+            _ if opens && name == "sec-websocket-key" => continue,
             _ => {}
         }
         write(out, name, value)?;
     }
-    if !ends && !has_length {
+    if opens {
+        out.extend_from_slice(OPENS);
+    } else if !ends && !has_length {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
+
+/// What of a handshake HTTP/2 leaves out. Nobody looks at what answers this key.
+const OPENS: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 
 /// A head that the reader of HTTP/1.1 does not take for one whole head.
 pub const NOT_ONE_HEAD: Malformed = Malformed::bad("the head is not that of one request (RFC 9113 §8.1)");

@@ -152,6 +152,11 @@ impl Peer {
         self
     }
 
+    /// The application protocol that was agreed on.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.session.as_ref().expect("a secure connection").alpn_protocol()
+    }
+
     /// What sending `bytes` would put on the wire, records and all; it counts as sent.
     pub fn sealed(&mut self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
         let session = self.session.as_mut().expect("a secure connection");

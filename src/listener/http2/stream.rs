@@ -97,6 +97,7 @@ impl Stream {
             scheme: parts.uri.scheme_str(),
             authority: parts.uri.authority().map(http::uri::Authority::as_str),
             path: parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str),
+            protocol: parts.extensions.get().map(h2::ext::Protocol::as_str),
         };
         let lines = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());

@@ -2,8 +2,13 @@ use super::*;
 use crate::base::clock::Instant;
 use crate::wire::http1::{Framing, HeadLimits, HeadSpace, parse_request};
 
-const PLAIN: Pseudo<'static> =
-    Pseudo { method: "POST", scheme: Some("https"), authority: Some("api.test"), path: Some("/v1/x?y=1") };
+const PLAIN: Pseudo<'static> = Pseudo {
+    method: "POST",
+    scheme: Some("https"),
+    authority: Some("api.test"),
+    path: Some("/v1/x?y=1"),
+    protocol: None,
+};
 
 fn written(pseudo: &Pseudo<'_>, fields: &[(&str, &[u8])], ends: bool) -> Result<Vec<u8>, &'static str> {
     let mut out = Vec::new();
@@ -41,8 +46,40 @@ fn a_head_is_written_as_http_1_1_has_it() {
     assert_eq!(read(&PLAIN, &[("host", b"API.test")], true), Some(("api.test".into(), Framing::None)));
     let options = Pseudo { method: "OPTIONS", path: Some("*"), ..PLAIN };
     assert!(read(&options, &[], true).is_some());
-    let connect = Pseudo { method: "CONNECT", scheme: None, authority: Some("x:1"), path: None };
+    let connect = Pseudo { method: "CONNECT", scheme: None, authority: Some("x:1"), path: None, protocol: None };
     assert_eq!(read(&connect, &[], true), Some(("x:1".into(), Framing::None)));
+}
+
+#[test]
+fn a_connect_for_a_websocket_is_the_get_that_it_stands_for() {
+    let opens = Pseudo { method: "CONNECT", protocol: Some("websocket"), ..PLAIN };
+    let fields: [(&str, &[u8]); 3] =
+        [("sec-websocket-version", b"13"), ("sec-websocket-key", b"x"), ("sec-websocket-protocol", b"realtime")];
+    let head = written(&opens, &fields, false).unwrap();
+    assert_eq!(
+        as_text(head.clone()),
+        "GET /v1/x?y=1 HTTP/1.1\r\nhost: api.test\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-protocol: realtime\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    let mut space = HeadSpace::new();
+    let head = parse_request(&head, &HeadLimits::default(), &mut space).unwrap().unwrap();
+    let handshake = crate::wire::websocket::Handshake::read(&head).unwrap().unwrap();
+    assert_eq!((&*handshake.protocols, head.framing), ("realtime", Framing::None));
+
+    let refused = |pseudo: &Pseudo<'_>, fields: &[(&str, &[u8])], ends| {
+        write_request(&mut Vec::new(), pseudo, fields.iter().copied(), ends).map_err(|malformed| malformed.status)
+    };
+    for (name, pseudo, fields, ends, status) in [
+        ("another protocol", Pseudo { protocol: Some("connect-udp"), ..opens }, &fields[..], false, 501),
+        ("in capitals", Pseudo { protocol: Some("WebSocket"), ..opens }, &fields, false, 501),
+        ("another method", Pseudo { method: "GET", ..opens }, &fields, false, 400),
+        ("no path", Pseudo { path: None, ..opens }, &fields, false, 400),
+        ("one that has ended", opens, &fields, true, 400),
+        ("a length", opens, &[("content-length", b"0")], false, 400),
+    ] {
+        assert_eq!(refused(&pseudo, fields, ends), Err(status), "{name}");
+    }
 }
 
 #[test]
@@ -137,7 +174,7 @@ fn what_is_one_thing_here_and_another_in_http_1_1_is_refused() {
         Pseudo { authority: Some("api.test\t"), ..PLAIN },
         Pseudo { authority: Some("user@api.test"), ..PLAIN },
         Pseudo { authority: Some("api.test:99999"), ..PLAIN },
-        Pseudo { method: "CONNECT", scheme: None, authority: None, path: None },
+        Pseudo { method: "CONNECT", scheme: None, authority: None, path: None, protocol: None },
     ] {
         assert!(read(&pseudo, &[], true).is_none(), "{pseudo:?}");
     }

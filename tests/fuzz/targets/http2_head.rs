@@ -15,7 +15,8 @@ type Line<'a> = (&'a str, &'a [u8]);
 fuzz_target!(|data: &[u8]| {
     let Some((flag, lines)) = data.split_first() else { return };
     let ends = flag & 1 == 0;
-    let (mut pseudo, mut fields) = (Pseudo { method: "", scheme: None, authority: None, path: None }, Vec::new());
+    let mut pseudo = Pseudo { method: "", scheme: None, authority: None, path: None, protocol: None };
+    let mut fields = Vec::new();
     for line in lines.split(|byte| *byte == LINE) {
         let at = line.iter().position(|byte| *byte == VALUE).unwrap_or(line.len());
         let (name, value) = (&line[..at], line.get(at + 1..).unwrap_or_default());
@@ -27,6 +28,7 @@ fuzz_target!(|data: &[u8]| {
             ":scheme" => pseudo.scheme = text,
             ":authority" => pseudo.authority = text,
             ":path" => pseudo.path = text,
+            ":protocol" => pseudo.protocol = text,
             _ => fields.push((name, value)),
         }
     }
@@ -59,6 +61,7 @@ fn is_plain(pseudo: &Pseudo<'_>, fields: &[Line<'_>]) -> bool {
     let is_path =
         |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte == b'/' || byte.is_ascii_lowercase());
     matches!(pseudo.method, "GET" | "POST")
+        && pseudo.protocol.is_none()
         && matches!(pseudo.scheme, Some("http" | "https"))
         && pseudo.authority.is_some_and(is_word)
         && pseudo.path.is_some_and(is_path)
@@ -74,8 +77,11 @@ fn assert_same(head: &RequestHead<'_, '_>, out: &[u8], pseudo: &Pseudo<'_>, fiel
 
     // The request line says what the pseudo-header fields say.
     let target = pseudo.path.or(pseudo.authority).expect("one of them");
-    assert_eq!(line, format!("{} {target} HTTP/1.1", pseudo.method).as_bytes());
-    assert_eq!(head.method, pseudo.method);
+    let opens = pseudo.protocol.is_some();
+    assert!(!opens || (pseudo.method, pseudo.protocol, ends) == ("CONNECT", Some("websocket"), false));
+    let method = if opens { "GET" } else { pseudo.method };
+    assert_eq!(line, format!("{method} {target} HTTP/1.1").as_bytes());
+    assert_eq!(head.method, method);
     let query = head.target.query.map(|query| format!("?{query}")).unwrap_or_default();
     match head.target.form {
         Form::Origin => assert_eq!(format!("{}{query}", head.target.path), target),
@@ -103,16 +109,22 @@ fn assert_same(head: &RequestHead<'_, '_>, out: &[u8], pseudo: &Pseudo<'_>, fiel
             }
             "te" => assert!(value.eq_ignore_ascii_case(b"trailers")),
             "host" => {}
+            "content-length" if opens => panic!("a tunnel with a length"),
+            "sec-websocket-key" if opens => {}
             _ => expected.push((name, value)),
         }
     }
     if pseudo.authority.is_none() {
         // Where it came.
-        let at = fields.iter().take_while(|(name, _)| *name != "host").filter(|(name, _)| *name != "te").count();
+        let is_left_out = |name: &str| name == "te" || opens && name == "sec-websocket-key";
+        let at = fields.iter().take_while(|(name, _)| *name != "host").filter(|(name, _)| !is_left_out(name)).count();
         expected[..=at].rotate_left(1);
     }
     let lengths = head::values(&read, "content-length");
-    if !ends && lengths.is_empty() {
+    if opens {
+        let key = b"AAAAAAAAAAAAAAAAAAAAAA==".as_slice();
+        expected.extend([("connection", b"upgrade".as_slice()), ("upgrade", b"websocket"), ("sec-websocket-key", key)]);
+    } else if !ends && lengths.is_empty() {
         expected.push(("transfer-encoding", b"chunked"));
     }
     let expected: Vec<(&[u8], &[u8])> = expected.into_iter().map(|(name, value)| (name.as_bytes(), value)).collect();
@@ -121,6 +133,6 @@ fn assert_same(head: &RequestHead<'_, '_>, out: &[u8], pseudo: &Pseudo<'_>, fiel
 
     let framing = head::framing(&read, head.version).unwrap_or(Framing::None);
     assert_eq!(framing, head.framing);
-    assert_eq!(framing == Framing::None, ends && lengths.is_empty());
+    assert_eq!(framing == Framing::None, (ends || opens) && lengths.is_empty());
     assert!(head.keep_alive);
 }
