@@ -8,6 +8,7 @@
 //!   key (`x-mock-ttft: 200ms`). One grammar for all; the reference is [`script::KEYS`] and [`script::FAULTS`].
 //! * Paths are known by their ends: `/chat/completions`, `/completions`, `/responses`, `/embeddings`, `/models`,
 //!   `/models/NAME`, `/messages`, `/messages/count_tokens`. Any other POST is echoed.
+//! * A WebSocket at `/realtime` speaks a little of OpenAI's Realtime protocol; [`realtime`] says which.
 //! * `/mock/echo-head` (and `x-mock-echo: 1` anywhere) answers with the request as it came.
 //! * `GET /mock/stats`, `GET /mock/requests/ID`, `POST /mock/reset`, `POST /mock/script` (a script on top of
 //!   the configured one, from now on) are the controls.
@@ -17,6 +18,7 @@ mod anthropic;
 mod fixed;
 mod openai;
 mod play;
+mod realtime;
 pub mod script;
 mod service;
 pub mod stats;
@@ -27,7 +29,7 @@ mod text;
 mod tests;
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -35,6 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use script::{Fault, Script};
@@ -179,12 +182,21 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
             shared: Arc::clone(&shared),
             wire: Rc::clone(&wire),
             connection: RefCell::new(connection),
+            session: RefCell::default(),
         });
         tokio::task::spawn_local(async move {
             let tap = tap::Tap::new(stream, Rc::clone(&wire));
-            let service = hyper::service::service_fn(|request| service::serve(request, Rc::clone(&context)));
+            let service = hyper::service::service_fn(|request| Box::pin(service::serve(request, Rc::clone(&context))));
             // How a connection failed is the client's affair; what it left behind is counted here.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(tap, service).await;
+            let mut served = hyper::server::conn::http1::Builder::new().serve_connection(tap, service);
+            if poll_fn(|cx| served.poll_without_shutdown(cx)).await.is_ok() {
+                let hyper::server::conn::http1::Parts { io, read_buf, .. } = served.into_parts();
+                let mut stream = io.into_inner();
+                match context.session.take() {
+                    Some(session) => realtime::serve(stream, read_buf.to_vec(), session).await,
+                    None => drop(stream.shutdown().await),
+                }
+            }
             wire.gone();
         });
     }

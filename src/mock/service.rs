@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::answer::{Api, Ask, Body, stream, whole};
 use super::play::{How, Play};
+use super::realtime::{self, Session};
 use super::script::{Close, Cut, Fault, Framing, Script, Split};
 use super::stats::Connection;
 use super::tap::{Edits, Wire};
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub shared: Arc<Shared>,
     pub wire: Rc<Wire>,
     pub connection: RefCell<Connection>,
+    /// What the connection becomes after a 101.
+    pub session: RefCell<Option<Session>>,
 }
 
 /// A request's body as it came.
@@ -57,6 +60,7 @@ pub(crate) async fn serve(request: Request<Incoming>, context: Rc<Context>) -> R
     let exchange = context.connection.borrow_mut().begin(&path);
     context.wire.begin(exchange);
     let since = Instant::now();
+    let handshake = realtime::handshake(&request);
     let (head, mut incoming) = request.into_parts();
     let api = api_of(&path);
     let instance = context.shared.script.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -65,6 +69,20 @@ pub(crate) async fn serve(request: Request<Incoming>, context: Rc<Context>) -> R
     let mut script = instance.clone();
     let mut problem = apply_headers(&mut script, &head.headers).err();
     name(&context, &script, &path);
+    if let Some((fields, model)) = handshake
+        && problem.is_none()
+        && script.status < 400
+    {
+        // What is wrong with a name of a model is told to no WebSocket: it plays what was understood.
+        let _ = script.apply_model(&model);
+        let body = whole(&Script { ttft: Default::default(), ..script.clone() }, Vec::new());
+        let how = How { since, comments: None, gzip: false, exact: true };
+        let mut response = Response::new(Play::new(body, Rc::clone(&context.wire), how));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = fields;
+        *context.session.borrow_mut() = Some(Session { script, model });
+        return Ok(response);
+    }
     let early = script.id.clone();
     let upload = if script.unread { None } else { Some(read(&mut incoming).await?) };
     let json = upload.as_ref().and_then(|upload| serde_json::from_slice::<Value>(&upload.bytes).ok());

@@ -160,6 +160,12 @@ impl Tap {
         }
     }
 
+    /// The socket, once nothing is held.
+    pub(crate) fn into_inner(self) -> TcpStream {
+        debug_assert!(self.held.is_empty());
+        self.io
+    }
+
     /// Writes what is held, but for the last `keep` bytes, in the pieces the script asks for.
     fn drain(&mut self, cx: &mut Context<'_>, keep: usize) -> Poll<io::Result<()>> {
         loop {

@@ -53,6 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("schemars", &["config", "cli"]),
     ("tokio", &["mock", "control", "cli", "net/duplex.rs"]),
     ("toml", &["config"]),
+    ("tungstenite", &["mock"]),
     ("webpki_roots", &["net/tls.rs"]),
     ("x509_parser", &["net/tls.rs"]),
     ("zstd_safe", &["wire/coding"]),
