@@ -8,7 +8,7 @@
 //!   key (`x-mock-ttft: 200ms`). One grammar for all; the reference is [`script::KEYS`] and [`script::FAULTS`].
 //! * Paths are known by their ends: `/chat/completions`, `/completions`, `/responses`, `/embeddings`, `/models`,
 //!   `/models/NAME`, `/messages`, `/messages/count_tokens`. Any other POST is echoed.
-//! * A WebSocket at `/realtime` speaks a little of OpenAI's Realtime protocol; [`realtime`] says which.
+//! * A WebSocket at `/realtime` speaks a little of OpenAI's Realtime protocol; `realtime.rs` says which.
 //! * `/mock/echo-head` (and `x-mock-echo: 1` anywhere) answers with the request as it came.
 //! * `GET /mock/stats`, `GET /mock/requests/ID`, `POST /mock/reset`, `POST /mock/script` (a script on top of
 //!   the configured one, from now on) are the controls.

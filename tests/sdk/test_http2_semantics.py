@@ -102,7 +102,7 @@ MALFORMED = {
     "9113-8.5-connect-with-a-scheme": Edit(method="CONNECT", without=[":path"]),
     "9113-8.5-connect-with-an-empty-path": Edit(method="CONNECT", path="", without=[":scheme"]),
     "9113-8.5-connect-without-an-authority": Edit(method="CONNECT", without=[":path", ":scheme", ":authority"]),
-    "8441-4-protocol-where-it-was-not-announced": Edit(first=[(":protocol", "websocket")], method="CONNECT"),
+    "8441-4-websocket-whose-client-has-ended": Edit(first=[(":protocol", "websocket")], method="CONNECT"),
     "8441-4-protocol-without-connect": Edit(first=[(":protocol", "websocket")]),
 }
 
@@ -155,9 +155,38 @@ def test_9113_8_5_connect_is_refused_as_any_other_method(peer):
     peer.is_served()
 
 
-def test_8441_3_extended_connect_is_not_announced(peer):
+def test_8441_3_extended_connect_is_announced(peer):
     peer.pump(lambda: peer.settings is not None)
-    assert peer.settings.get(h2.ENABLE_CONNECT, 0) == 0
+    assert peer.settings.get(h2.ENABLE_CONNECT) == 1
+
+
+def opens(peer, **changes):
+    """A head that asks for a WebSocket; None takes a field out."""
+    fields = {":method": "CONNECT", ":protocol": "websocket", ":scheme": peer.scheme, ":authority": peer.authority,
+              ":path": "/v1/realtime?model=mock", "sec-websocket-version": "13", "authorization": f"Bearer {KEY}"}
+    return [(name, value) for name, value in (fields | changes).items() if value is not None]
+
+
+def test_8441_5_a_websocket_is_opened_with_200_and_without_fields_of_a_connection(peer):
+    stream = peer.request(opens(peer), end=False)
+    peer.pump(lambda: stream in peer.answers and peer.answers[stream].fields)
+    answer = peer.answers[stream]
+    assert answer.status == 200 and not answer.ended
+    assert not {name for name, _ in answer.fields} & {b"upgrade", b"connection", b"sec-websocket-accept"}
+
+
+@pytest.mark.parametrize("changes, status", [
+    ({":protocol": "connect-udp"}, 501), ({":path": None}, None), ({":scheme": None}, None), ({":method": "GET"}, None),
+    ({"content-length": "0"}, 400), ({"sec-websocket-version": "8"}, 426), ({"sec-websocket-version": None}, 426)],
+    ids=lambda value: str(value))
+def test_8441_4_what_asks_badly_opens_nothing(peer, changes, status):
+    stream = peer.request(opens(peer, **changes), end=False)
+    if status is None:
+        peer.expect_stream_error(stream, h2.PROTOCOL_ERROR, or_status=(400,))
+    else:
+        peer.pump(lambda: stream in peer.answers and peer.answers[stream].fields)
+        assert peer.answers[stream].status == status
+    peer.is_served()
 
 
 @pytest.mark.parametrize("method, path, status", [

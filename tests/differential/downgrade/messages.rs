@@ -329,7 +329,13 @@ fn pseudo(table: &mut Table) {
     table.add("connect", "without :authority", bare().without(":authority"), Refused(400));
     table.add("connect", "without a port", bare().set(":authority", "h"), Refused(405));
     table.add("connect", "of a path", bare().set(":authority", PATH), Reset);
-    table.add("connect", "with :protocol", connect().first(":protocol", "websocket"), Reset);
+    // It asks for a WebSocket (RFC 8441), and has ended.
+    table.add("connect", "with :protocol", connect().first(":protocol", "websocket"), Refused(400));
+    table.add("connect", "with another :protocol", connect().first(":protocol", "connect-udp"), Refused(501));
+    let length = connect().first(":protocol", "websocket").with("content-length", "5").data("hello");
+    table.add("connect", "with :protocol and a length", length, Refused(400));
+    let get = Message::get().with("upgrade", "websocket").with("sec-websocket-version", "13");
+    table.add("connect", "with the fields of an Upgrade", get, Reset);
     table.add("connect", "in lower case", connect().set(":method", "connect"), Passed);
 }
 
