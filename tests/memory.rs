@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Config, Gateway, JSON, PATIENCE, chat};
+use common::{Client, Config, Gateway, JSON, Origin, PATIENCE, chat, websocket};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -105,4 +105,41 @@ fn a_thousand_stalled_readers_cost_no_more_than_configured() {
     };
     println!("{each} bytes for each stalled stream; {left} bytes kept after {:?}", start.elapsed());
     assert!(left <= KEPT_BYTES_MAX, "{left} bytes are kept after all streams have ended");
+}
+
+/// What a WebSocket may cost on which nobody speaks: two connections with tiny reads, and an exchange.
+const IDLE_WEBSOCKET_BYTES_MAX: u64 = 16 << 10;
+
+#[test]
+fn a_thousand_websockets_on_which_nobody_speaks_are_small() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit on open files");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a higher limit on open files");
+    let origin = Origin::start();
+    let gateway = Gateway::start(&Config::new(&[origin.url()]));
+    // What the first of its kind makes grow is not of each.
+    let first = websocket::open(&gateway, &origin, "/v1/realtime");
+    let before = resident(gateway.process.id());
+    let tunnels: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            let (mut client, mut peer) = websocket::open(&gateway, &origin, "/v1/realtime");
+            for payload in [&b"hello"[..], &[7; 20_000]] {
+                client.send(&websocket::frame(true, websocket::BINARY, payload));
+                assert_eq!(websocket::from_client(&mut peer).1, payload);
+                peer.send(websocket::frame(false, websocket::BINARY, payload));
+                assert_eq!(websocket::from_server(&mut client).1, payload);
+            }
+            (client, peer)
+        })
+        .collect();
+    let start = Instant::now();
+    let each = loop {
+        let each = resident(gateway.process.id()).saturating_sub(before) / STREAMS as u64;
+        if each <= IDLE_WEBSOCKET_BYTES_MAX || start.elapsed() > PATIENCE {
+            break each;
+        }
+        thread::yield_now();
+    };
+    println!("{each} bytes for each WebSocket at rest after {:?}", start.elapsed());
+    assert!(each <= IDLE_WEBSOCKET_BYTES_MAX, "{each} bytes for each WebSocket at rest");
+    drop((first, tunnels));
 }
