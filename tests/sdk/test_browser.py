@@ -51,6 +51,17 @@ const attempts = {
   },
   listed: async (base) => (await (await fetch(base + "/v1/models", { headers })).json()).object,
   deleted: async (base) => (await fetch(base + "/nowhere", { method: "DELETE", headers })).status,
+  talk: (base) => new Promise((resolve, reject) => {
+    const protocols = ["realtime", "openai-insecure-api-key." + key], heard = [];
+    const socket = new WebSocket(base.replace("http", "ws") + "/v1/realtime?model=mock:tokens=3,ttft=1ms", protocols);
+    socket.onopen = () => socket.send(JSON.stringify({ type: "response.create" }));
+    socket.onerror = () => reject("refused");
+    socket.onmessage = ({ data }) => {
+      heard.push(JSON.parse(data).type);
+      if (heard.at(-1) === "response.done") socket.close(1000);
+    };
+    socket.onclose = ({ code, wasClean }) => resolve({ protocol: socket.protocol, heard, code, wasClean });
+  }),
 };
 async function run() {
   for (const [gateway, base] of Object.entries(gateways)) {
@@ -157,9 +168,16 @@ def test_a_listed_page_reads_errors_and_what_their_headers_say(pages):
     assert (seen["listed"], seen["deleted"]) == ("list", 404), seen
 
 
+def test_a_listed_page_talks_over_a_websocket_with_its_key_among_the_protocols(pages):
+    talk = pages[0]["with"]["talk"]
+    assert (talk["protocol"], talk["code"], talk["wasClean"]) == ("realtime", 1000, True), talk
+    assert talk["heard"].count("response.output_text.delta") == 3 and talk["heard"][0] == "session.created", talk
+
+
 def test_nobody_else_sees_anything(pages):
     listed, other = pages
     for name, seen in {"other page": other["with"], "no [cors]": listed["without"], "both": other["without"]}.items():
-        assert len(seen) == 5, seen
+        assert len(seen) == 6, seen
         for attempt, outcome in seen.items():
-            assert outcome == "TypeError: Failed to fetch", f"{name}, {attempt}: {outcome}"
+            refused = "refused" if attempt == "talk" else "TypeError: Failed to fetch"
+            assert outcome == refused, f"{name}, {attempt}: {outcome}"
