@@ -211,14 +211,17 @@ pub fn fields(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// As [`fields`], in the form in which the library takes them; what it cannot hold is left out.
+/// As [`fields`], in the form in which the library takes them; what it cannot hold is left out. Ids of requests are marked as
+/// not to be remembered (RFC 7541 §7.1.3): none comes twice, and each would push another field out of the table.
 pub fn field_map(lines: &[u8]) -> HeaderMap {
     let shared = Bytes::copy_from_slice(lines);
     let mut map = HeaderMap::with_capacity(24);
     for (name, value) in fields(&shared) {
+        let is_unique = name.ends_with(b"request-id");
         // Written by us, or taken from a head that was read.
         let Ok(name) = HeaderName::from_bytes(name) else { continue };
-        let Ok(value) = HeaderValue::from_maybe_shared(shared.slice_ref(value)) else { continue };
+        let Ok(mut value) = HeaderValue::from_maybe_shared(shared.slice_ref(value)) else { continue };
+        value.set_sensitive(is_unique);
         map.append(name, value);
     }
     map
