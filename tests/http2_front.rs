@@ -256,10 +256,35 @@ fn who_does_not_read_is_given_up_in_time() {
         assert_eq!(reset.reason(), INTERNAL_ERROR, "stream {}", reset.stream);
     }
     let stalled = records.when(|records| records.len() == 2);
-    assert!(stalled.iter().any(|record| record["error_code"] == "client_stalled"), "{stalled:?}");
+    assert!(stalled.iter().all(|record| record["error_code"] == "client_stalled"), "{stalled:?}");
     // Who reads is served on the same connection.
     http2.send(&request(5, "GET", "/v1/models", &JSON[..1], None));
     assert!(matches!(http2.answer(5), Said::Answer(200, _)));
+}
+
+#[test]
+fn an_answer_is_complete_once_it_has_left_and_not_before() {
+    let origin = Origin::start();
+    let records = Records::new();
+    let top = format!("cores = \"0\"\n{}", records.line());
+    let gateway = Gateway::start(&Config::new(&[origin.url()]).top(&top));
+    let mut http2 = Http2::connect_with(gateway.address(), PATIENCE, 1000);
+    for (stream, takes_all) in [(1, false), (3, true)] {
+        http2.send(&post(stream, &chat("m", false)));
+        let mut peer = origin.accept();
+        peer.request();
+        peer.answer(&format!("{{\"x\":\"{}\"}}", "y".repeat(5000)));
+        while next_of(&mut http2, stream).kind != DATA {}
+        if takes_all {
+            http2.send(&frame(WINDOW_UPDATE, 0, stream, &10_000_u32.to_be_bytes()));
+            while !next_of(&mut http2, stream).ends() {}
+        } else {
+            http2.send(&frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
+        }
+        let count = if takes_all { 2 } else { 1 };
+        let record = records.when(|records| records.len() == count).pop().expect("a record");
+        assert_eq!(record["state"], if takes_all { "complete" } else { "client_gone" }, "{record}");
+    }
 }
 
 #[test]

@@ -329,6 +329,20 @@ impl Client {
         }
     }
 
+    /// Waits until all that was written has left, as far as writing has not waited for that already; watches as
+    /// [`Client::watch`] does.
+    ///
+    /// # Errors
+    /// What came first.
+    pub async fn flush(&mut self) -> Result<(), Interrupt> {
+        let Client { carrier: Carrier::Http2(stream), timer, alarm, .. } = self else { return Ok(()) };
+        poll_fn(|cx| match stream.outgoing.poll_left(cx) {
+            Poll::Ready(left) => Poll::Ready(left),
+            Poll::Pending => alarm.poll(cx, |cx| stream.poll_interrupt(timer, cx)).map(Err),
+        })
+        .await
+    }
+
     /// Ready when the client has left or the timer has run out.
     pub fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let Client { carrier, timer, own, alarm, .. } = self;

@@ -256,6 +256,8 @@ pub async fn drive<T: Copy>(
 /// Where the pieces of one stream come back to once they have left.
 pub struct Home {
     unsent: Cell<usize>,
+    /// A piece was given up before all of it had left.
+    lost: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
     buffers: Rc<Buffers>,
 }
@@ -270,7 +272,7 @@ pub struct Piece {
 impl Home {
     /// One of which nothing is under way; buffers go back to `buffers`.
     pub fn new(buffers: Rc<Buffers>) -> Rc<Home> {
-        Rc::new(Home { unsent: Cell::new(0), waiting: RefCell::default(), buffers })
+        Rc::new(Home { unsent: Cell::new(0), lost: Cell::new(false), waiting: RefCell::default(), buffers })
     }
 
     /// `bytes` from `at` on, to be handed to the library; it counts as unsent until the library drops it.
@@ -287,6 +289,11 @@ impl Home {
     /// Bytes of pieces that have not left.
     pub fn unsent(&self) -> usize {
         self.unsent.get()
+    }
+
+    /// True if a piece was given up before all of it had left: its stream was reset, or its connection has ended.
+    pub fn is_lost(&self) -> bool {
+        self.lost.get()
     }
 
     /// Ready once no more than `max` bytes are unsent.
@@ -317,6 +324,7 @@ impl Buf for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         let home = &self.home;
+        home.lost.set(home.lost.get() || self.at < self.bytes.len());
         home.unsent.set(home.unsent.get() - self.bytes.len());
         home.buffers.give(std::mem::take(&mut self.bytes));
         if let Some(waker) = home.waiting.take() {

@@ -53,6 +53,10 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
     if head.keep_alive && request_sent && decoder.is_done() {
         scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
     }
+    if scene.client.is_http2() {
+        scene.client.timer.set(scene.write_until(scene.worker.clock.now()));
+        scene.client.flush().await?;
+    }
     Ok(after)
 }
 

@@ -331,6 +331,15 @@ impl Outgoing {
         self.home.unsent() < UNSENT_BYTES_MAX
     }
 
+    /// Ready once all that was handed over has left.
+    ///
+    /// # Errors
+    /// The client did not take all of it.
+    pub(in super::super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<Result<(), Interrupt>> {
+        ready!(self.home.poll_unsent(0, cx));
+        Poll::Ready(if self.home.is_lost() { Err(Interrupt::ClientGone) } else { Ok(()) })
+    }
+
     /// Ready once another piece is taken.
     pub(in super::super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.home.poll_unsent(UNSENT_BYTES_MAX - 1, cx)
