@@ -109,9 +109,8 @@ fn read(role: Role, max: u64, bytes: &[u8]) -> Seen {
             let plain: Vec<u8> =
                 payload.iter().enumerate().map(|(at, byte)| byte ^ mask.get(at % 4).unwrap_or(&0)).collect();
             let code = plain.first_chunk().map(|code| u16::from_be_bytes(*code));
-            let may_be = code.map_or(plain.is_empty(), |code| {
-                (1000..5000).contains(&code) && ![1005, 1006, 1015].contains(&code)
-            });
+            let may_be = code
+                .map_or(plain.is_empty(), |code| (1000..5000).contains(&code) && ![1005, 1006, 1015].contains(&code));
             if !may_be {
                 seen.broken = Some(Broken::Close);
                 break;
