@@ -510,3 +510,278 @@ fn bodies_that_cannot_be_sent_twice_take_a_connection_that_is_known_to_live() {
     is_echoed(&mut client, &body);
     assert!(origin.is_left_alone());
 }
+
+/// A chat of 900 KB, which no window of a test takes at once.
+fn large() -> Vec<u8> {
+    let mut body = numbered(1);
+    let text = format!(",\"user\":\"{}\"}}", "x".repeat(900_000));
+    body.pop();
+    body.extend(text.into_bytes());
+    body
+}
+
+/// Reads what the endpoint's window of 20,000 bytes lets through; the stream.
+fn until_stuck(peer: &mut Http2) -> u32 {
+    let mut came = 0;
+    loop {
+        let frame = peer.next();
+        if frame.kind == DATA {
+            came += frame.payload.len();
+        }
+        // Before the endpoint's settings had come, more was allowed.
+        if came >= 20_000 {
+            return frame.stream;
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_with_the_end_of_the_request_is_not_lost() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut client = send(&gateway, &large());
+    let mut peer = origin.accept_http2(&[(INITIAL_WINDOW_SIZE, 20_000)]);
+    let stream = until_stuck(&mut peer);
+    // It wants no more of the request, which is no error (RFC 9113 §8.1).
+    let reset = frame(RST_STREAM, 0, stream, &0_u32.to_be_bytes());
+    peer.send(&[answer(stream, "413", &JSON_ANSWER, b"{\"error\":{}}"), reset].concat());
+    let response = client.response("POST");
+    assert_eq!((response.head.status, response.text().as_str()), (413, "{\"error\":{}}"));
+}
+
+#[test]
+fn what_is_refused_amid_its_body_is_sent_again() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut client = send(&gateway, &large());
+    let mut first = origin.accept_http2(&[(INITIAL_WINDOW_SIZE, 20_000)]);
+    let stream = until_stuck(&mut first);
+    first.send(&frame(RST_STREAM, 0, stream, &REFUSED_STREAM.to_be_bytes()));
+    let mut second = origin.accept_http2(&[WIDE]);
+    let (stream, body) = second.request(&mut BTreeMap::new());
+    assert_eq!(body, large());
+    echo(&mut second, stream, b"{}");
+    is_echoed(&mut client, b"{}");
+}
+
+#[test]
+fn connections_that_end_take_a_request_sixteen_times_more_and_no_further() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut clients = [send(&gateway, &numbered(1)), send(&gateway, &numbered(2))];
+    for _ in 0..17 {
+        let mut peer = origin.accept_http2(&[WIDE]);
+        let mut begun = BTreeMap::new();
+        // Two on each, so that it is not this one request that it ends for.
+        peer.request(&mut begun);
+        peer.request(&mut begun);
+        peer.send(&frame(GOAWAY, 0, 0, &[0; 8]));
+    }
+    for client in &mut clients {
+        let response = client.response("POST");
+        assert_eq!((response.head.status, &response.json()["error"]["code"]), (502, &"upstream_failed".into()));
+    }
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn who_ends_the_connection_for_an_error_is_asked_once_more() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut client = send(&gateway, &numbered(1));
+    for _ in 0..2 {
+        let mut peer = origin.accept_http2(&[WIDE]);
+        peer.request(&mut BTreeMap::new());
+        peer.send(&frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 11]));
+    }
+    let response = client.response("POST");
+    assert_eq!((response.head.status, &response.json()["error"]["code"]), (502, &"upstream_failed".into()));
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn who_was_given_up_for_its_silence_may_be_at_work_and_nothing_is_sent_again() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]).and("[http2]\nping = \"100ms\""));
+    let mut client = send(&gateway, &numbered(0));
+    let mut peer = origin.accept_http2(&[WIDE]);
+    let (stream, body) = peer.request(&mut BTreeMap::new());
+    echo(&mut peer, stream, &body);
+    is_echoed(&mut client, &body);
+    let mut client = send(&gateway, &numbered(1));
+    // It takes the request, and is not heard of again.
+    let response = client.response("POST");
+    assert_eq!((response.head.status, &response.json()["error"]["code"]), (502, &"upstream_failed".into()));
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn a_connection_that_says_nothing_takes_no_more_requests_than_one() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]).and("[timers]\nfirst_token = \"600ms\""));
+    let mut client = send(&gateway, &numbered(0));
+    let mut peer = origin.accept_http2(&[WIDE]);
+    let (stream, body) = peer.request(&mut BTreeMap::new());
+    echo(&mut peer, stream, &body);
+    is_echoed(&mut client, &body);
+    // From here on nothing comes back.
+    assert_eq!(send(&gateway, &numbered(1)).response("POST").head.status, 504);
+    let mut client = send(&gateway, &numbered(2));
+    let mut second = origin.accept_http2(&[WIDE]);
+    let (stream, body) = second.request(&mut BTreeMap::new());
+    echo(&mut second, stream, &body);
+    is_echoed(&mut client, &numbered(2));
+}
+
+#[test]
+fn nobody_waits_for_long_for_an_endpoint_that_never_says_what_it_allows() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]).and("[timers]\nfirst_token = \"600ms\""));
+    let mut first = send(&gateway, &numbered(0));
+    let silent = origin.accept();
+    let mut second = send(&gateway, &numbered(1));
+    assert_eq!(first.response("POST").head.status, 504);
+    let mut peer = origin.accept_http2(&[WIDE]);
+    let (stream, body) = peer.request(&mut BTreeMap::new());
+    echo(&mut peer, stream, &body);
+    is_echoed(&mut second, &numbered(1));
+    drop(silent);
+}
+
+#[test]
+fn an_endpoint_has_said_what_it_allows_when_its_first_frame_is_whole() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut first = send(&gateway, &numbered(0));
+    let mut second = send(&gateway, &numbered(1));
+    let mut peer = origin.accept();
+    // With the beginning of another, whose rest does not come.
+    let begun = frame(WINDOW_UPDATE, 0, 0, &1000_u32.to_be_bytes());
+    peer.send([frame(SETTINGS, 0, 0, &[]), begun[..7].to_vec()].concat());
+    let bytes =
+        peer.take_until(|bytes| bytes.windows(3).filter(|window| window == b"m-0" || window == b"m-1").count() == 2);
+    assert!(!bytes.is_empty());
+    peer.send(&begun[7..]);
+    peer.send([answer(1, "200", &JSON_ANSWER, b"{}"), answer(3, "200", &JSON_ANSWER, b"{}")].concat());
+    is_echoed(&mut first, b"{}");
+    is_echoed(&mut second, b"{}");
+}
+
+#[test]
+fn an_idle_connection_makes_room_for_another() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]).and("[pool]\nconnections_max = 1"));
+    let mut client = send(&gateway, &numbered(0));
+    let mut first = origin.accept_http2(&[WIDE]);
+    let (stream, _) = first.request(&mut BTreeMap::new());
+    first.send(&frame(RST_STREAM, 0, stream, &REFUSED_STREAM.to_be_bytes()));
+    let mut second = origin.accept_http2(&[WIDE]);
+    let (stream, body) = second.request(&mut BTreeMap::new());
+    echo(&mut second, stream, &body);
+    is_echoed(&mut client, &body);
+    assert!(matches!(first.end(), Said::Ended(_)));
+}
+
+#[test]
+fn that_there_is_no_room_is_not_why_a_request_failed_that_was_refused() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]).and("[pool]\nconnections_max = 1"));
+    let mut begun = BTreeMap::new();
+    let mut busy = send(&gateway, &numbered(0));
+    let mut peer = origin.accept_http2(&[WIDE]);
+    let (other, body) = peer.request(&mut begun);
+    let mut client = send(&gateway, &numbered(1));
+    let (stream, _) = peer.request(&mut begun);
+    peer.send(&frame(RST_STREAM, 0, stream, &REFUSED_STREAM.to_be_bytes()));
+    let response = client.response("POST");
+    assert_eq!((response.head.status, &response.json()["error"]["code"]), (502, &"upstream_failed".into()));
+    echo(&mut peer, other, &body);
+    is_echoed(&mut busy, &body);
+}
+
+#[test]
+fn an_answer_whose_end_comes_behind_it_is_not_cancelled() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut client = send(&gateway, &numbered(0));
+    let mut peer = origin.accept_http2(&[WIDE]);
+    let (stream, _) = peer.request(&mut BTreeMap::new());
+    let block =
+        [field(b":status", b"200"), field(b"content-type", b"application/json"), field(b"content-length", b"2")];
+    peer.send(&[head(stream, &block.concat(), false), frame(DATA, 0, stream, b"{}")].concat());
+    is_echoed(&mut client, b"{}");
+    peer.send(&[frame(DATA, END_STREAM, stream, b""), frame(PING, 0, 0, b"are you?")].concat());
+    loop {
+        match peer.frame().expect("a frame") {
+            (PING, ..) => break,
+            (kind, _, of, _) => assert!(kind != RST_STREAM, "stream {of} is reset"),
+        }
+    }
+}
+
+#[test]
+fn frames_that_carry_nothing_are_not_counted_over_a_connections_whole_life() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut peer: Option<Http2> = None;
+    for number in 0..150 {
+        let mut client = send(&gateway, &numbered(number));
+        let peer = peer.get_or_insert_with(|| origin.accept_http2(&[WIDE]));
+        let (stream, body) = peer.request(&mut BTreeMap::new());
+        let empty = frame(DATA, 0, stream, b"");
+        let whole = answer(stream, "200", &JSON_ANSWER, &body);
+        let (head, data) = whole.split_at(whole.len() - body.len() - 9);
+        peer.send(&[head, &empty, data].concat());
+        is_echoed(&mut client, &body);
+    }
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn those_who_leave_do_not_cut_off_those_who_stay() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let mut stays = send(&gateway, &chat("m", true));
+    let mut peer = origin.accept_http2(&[WIDE]);
+    let (stream, _) = peer.request(&mut BTreeMap::new());
+    peer.send(&[head_of_events(stream), frame(DATA, 0, stream, content("a").as_bytes())].concat());
+    let head = stays.head();
+    let mut stays = stays.events(&head);
+    assert_eq!(stays.next_event().expect("an event").raw, content("a").as_bytes());
+    for _ in 0..300 {
+        let leaves = send(&gateway, &chat("m", true));
+        let (other, _) = peer.request(&mut BTreeMap::new());
+        drop(leaves);
+        let reset = peer.next();
+        assert_eq!((reset.kind, reset.stream), (RST_STREAM, other));
+        // What was on its way.
+        let event = frame(DATA, 0, other, content("b").as_bytes());
+        peer.send(&[head_of_events(other), event.repeat(8)].concat());
+    }
+    peer.send(&frame(DATA, END_STREAM, stream, (content("c") + FINISH + DONE).as_bytes()));
+    assert_eq!(stays.next_event().expect("an event").raw, content("c").as_bytes());
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn thirty_two_interim_answers_pass_and_one_more_is_refused() {
+    for (count, status) in [(32, 200), (33, 502)] {
+        let origin = Origin::start();
+        let gateway = Gateway::start(&config(&[&origin]));
+        let mut client = send(&gateway, &numbered(0));
+        let mut peer = origin.accept_http2(&[WIDE]);
+        let (stream, _) = peer.request(&mut BTreeMap::new());
+        let hint = head(stream, &[field(b":status", b"103"), field(b"link", b"</a>")].concat(), false);
+        peer.send(&[hint.repeat(count), answer(stream, "200", &JSON_ANSWER, b"{}")].concat());
+        let mut hints = 0;
+        let answer = loop {
+            let head = client.head();
+            if head.status != 103 {
+                break client.body("POST", head);
+            }
+            hints += 1;
+        };
+        assert_eq!(answer.head.status, status, "{count}: {}", answer.text());
+        assert!(hints == 32 || status == 502 && hints <= 32, "{hints} of {count}");
+    }
+}

@@ -203,10 +203,11 @@ impl Client {
         write_status_line(&mut out, status);
         out.extend_from_slice(lines);
         out.extend_from_slice(b"\r\n");
-        let said = self.write(out).await;
+        // Given up on the way it is a beginning that nothing can follow.
+        self.write(out).await?;
         // The real one may still be of any kind.
         self.answering = false;
-        said.map(drop)
+        Ok(())
     }
 
     /// Begins the head of an answer in `out`, which is empty.

@@ -152,7 +152,8 @@ pub async fn serve(
             }
         }
     };
-    let patience = Patience { timer: &write_timer, clock, within: terms.write };
+    let expired = Cell::new(false);
+    let patience = Patience { timer: &write_timer, clock, within: terms.write, expired: &expired };
     let ended = drive(pin!(work), &out, &mut output, &patience, |ended| ended != Ended::Done).await;
     // The last words must not be overtaken by a reset, which follows where bytes are unread.
     output.speak(true);

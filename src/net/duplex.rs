@@ -184,6 +184,8 @@ pub struct Patience<'a> {
     pub clock: &'a Clock,
     /// From the first byte of what was gathered to its last.
     pub within: Duration,
+    /// Set when it has run out.
+    pub expired: &'a Cell<bool>,
 }
 
 /// Does `work` and sends what it gathers in `out`, until the work is done and all is sent. A peer that takes nothing for
@@ -238,7 +240,10 @@ pub async fn drive<T: Copy>(
             }
             match done {
                 Some(outcome) if is_gone(outcome) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                _ if patience.timer.poll_expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                _ if patience.timer.poll_expired(cx) => {
+                    patience.expired.set(true);
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
                 _ => Poll::Pending,
             }
         })

@@ -84,7 +84,11 @@ impl Upstreams {
             // The one that nobody has used for longest makes room; the caller may not want a used one.
             let mut idle = slot.idle.borrow_mut();
             drop((!idle.is_empty()).then(|| idle.remove(0)));
-            slot.board.idle.set(idle.len() as u64);
+            drop(idle);
+            if is_full() {
+                slot.links.make_room();
+            }
+            slot.note_idle();
         }
         if is_full() {
             return Err(ErrorKind::Exhausted);

@@ -223,6 +223,11 @@ impl Connection {
         }
     }
 
+    /// True if [`Connection::poll_early`] has found more interim answers than may come.
+    pub fn is_flooding(&self) -> bool {
+        self.ahead.is_flooded()
+    }
+
     /// What has come of the answer and was not consumed.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
@@ -243,11 +248,23 @@ impl Connection {
     /// # Errors
     /// The connection's.
     pub async fn fill(&mut self) -> io::Result<bool> {
-        poll_fn(|cx| match &mut self.carrier {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// As [`Connection::fill`].
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match &mut self.carrier {
             Carrier::Http1 { stream, .. } => stream.input.poll_fill(cx),
             Carrier::Http2(exchange) => exchange.poll_fill(cx),
-        })
-        .await
+        }
+    }
+
+    /// True if the end of the exchange comes by itself behind its answer: one that is dropped before would be cancelled.
+    pub fn is_to_end(&self) -> bool {
+        matches!(&self.carrier, Carrier::Http2(exchange) if exchange.is_to_end())
     }
 
     /// Lets the kernel work on the next read while the caller does something else.

@@ -206,11 +206,18 @@ pub struct Ahead {
     scan: HeadScan,
     /// Interim answers (1xx) so far.
     interim: u32,
+    /// Another one has come than may.
+    flooded: bool,
     /// Those of them that are to be passed on.
     kept: Vec<Interim>,
 }
 
 impl Ahead {
+    /// True if another interim answer has come than may.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded
+    }
+
     /// An interim answer has come; false if there were too many.
     fn keep(&mut self, head: &ResponseHead<'_, '_>) -> bool {
         self.scan = HeadScan::default();
@@ -247,7 +254,10 @@ pub(super) fn poll_answer(
             }
             // Not yet to be told.
             Ok(None) if !input.is_eof() => known = input.bytes().len(),
-            _ => return true,
+            answer => {
+                ahead.flooded = answer.is_ok_and(|head| head.is_some_and(|head| head.is_interim));
+                return true;
+            }
         }
     }
     false
@@ -275,6 +285,10 @@ impl Connection {
             {
                 tell();
             }
+            // They may have been kept while the one before was passed on, with the answer behind them.
+            if !self.ahead.kept.is_empty() {
+                return Ok(None);
+            }
             // What comes first is mostly all of it.
             if !self.bytes().is_empty() && (std::mem::take(&mut first) || self.is_head_due()) {
                 match self.next_head(limits, to_head)? {
@@ -282,9 +296,6 @@ impl Connection {
                     Some(None) => continue,
                     None => {}
                 }
-            }
-            if !self.ahead.kept.is_empty() {
-                return Ok(None);
             }
             let nothing_came = self.bytes().is_empty() && self.ahead.interim == 0;
             let phase = if nothing_came { Phase::FirstByte } else { Phase::Head };

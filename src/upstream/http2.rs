@@ -49,7 +49,11 @@ const EXCHANGES_MAX: u32 = 1 << 29;
 const UNSENT_BYTES_MAX: usize = 64 << 10;
 /// Frames that carry nothing, at once; as many again each ten seconds.
 const CONTROL_FRAMES_MAX: u32 = 10_000;
-/// Streams that we have reset and of which frames may still be under way.
+/// What an endpoint says nothing at all for makes its connection suspect, once a request was given up.
+const SILENT: Duration = Duration::from_millis(500);
+/// Streams that we have reset are remembered, so many and so long, for frames of theirs may still be under way.
+const RESETS_MAX: usize = 4096;
+/// See [`RESETS_MAX`].
 const RESET_FOR: Duration = Duration::from_secs(5);
 /// How long an endpoint has to take what is sent to it in one turn, [`GATHER_BYTES_MAX`](crate::net::duplex::GATHER_BYTES_MAX)
 /// at most; the requests on their way have deadlines of their own.
@@ -87,6 +91,8 @@ struct State {
     flooded: Cell<bool>,
     /// What came first is not HTTP/2.
     foreign: Cell<bool>,
+    /// It was given up while it may have been working: it had not said that it was there, or took nothing.
+    given_up: Cell<bool>,
     /// Until the endpoint has said how many exchanges it allows, others wait for that.
     lead: RefCell<Option<Lead>>,
     driver: RefCell<Option<Waker>>,
@@ -101,7 +107,15 @@ impl Drop for Member {
         let state = &self.0;
         state.open.set(state.open.get() - 1);
         if state.open.get() == 0 {
-            state.idle_since.set(state.clock.now());
+            let now = state.clock.now();
+            let quiet = now - state.idle_since.replace(now);
+            if quiet >= SILENT
+                && let Some(lead) = state.lead.take()
+            {
+                // It has said nothing in the time that the first had: others are not to wait for it as well.
+                state.unwanted.set(true);
+                lead.failed();
+            }
             // It need not ask any more whether its endpoint is there.
             if let Some(waker) = state.driver.take() {
                 waker.wake();
@@ -132,7 +146,8 @@ impl Link {
     /// True if exchanges can begin on it, now or once others have ended.
     pub(super) fn is_open(&self) -> bool {
         let state = &self.state;
-        !state.closed.get() && !state.unwanted.get() && state.begun.get() < EXCHANGES_MAX
+        let is_over = state.closed.get() || state.given_up.get();
+        !is_over && !state.unwanted.get() && state.begun.get() < EXCHANGES_MAX
     }
 
     /// True for one that was made no earlier than `since`.
@@ -193,7 +208,7 @@ impl Sentry for Watch {
             return None;
         }
         // Its settings come before all else (RFC 9113 §3.4).
-        state.settled.set(state.settled.get() || self.census.is_between_frames());
+        state.settled.set(state.settled.get() || self.census.is_settled());
         state.closed.set(state.closed.get() || self.census.is_leaving());
         put(bytes);
         Some(bytes.len())
@@ -227,6 +242,7 @@ pub(super) async fn begin(
         settled: Cell::new(false),
         flooded: Cell::new(false),
         foreign: Cell::new(false),
+        given_up: Cell::new(false),
         lead: RefCell::new(lead),
         driver: RefCell::default(),
         clock: means.clock.clone(),
@@ -252,8 +268,10 @@ fn builder() -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEAD_BYTES_MAX)
-        .max_concurrent_reset_streams(STREAMS_MAX)
-        .max_local_error_reset_streams(Some(10 * STREAMS_MAX))
+        // What is still on its way of streams that clients have left must not count against those who stay: it is remembered
+        // which they were, and frames for others are no fault of the connection.
+        .max_concurrent_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(None)
         .reset_stream_duration(RESET_FOR)
         // Until its settings have come, an endpoint is taken to allow as many as we would begin.
         .initial_max_send_streams(STREAMS_MAX)
@@ -261,50 +279,89 @@ fn builder() -> Builder {
     builder
 }
 
+/// How long an endpoint has said nothing while something was asked of it. It goes on while nothing is under way, for requests that
+/// are given up one after the other would else begin it anew each time.
+#[derive(Default)]
+struct Silence {
+    since: Option<Instant>,
+    /// When it was asked whether it is there.
+    asked: Option<Instant>,
+}
+
+impl Silence {
+    /// Something is asked, or no longer.
+    fn begin(&mut self, state: &State) {
+        if self.was_broken(state) || self.since.is_none() {
+            *self = Silence { since: Some(state.clock.now()), asked: None };
+        }
+    }
+
+    /// True if something has come since: then another begins with that.
+    fn was_broken(&mut self, state: &State) -> bool {
+        let heard = state.heard.get().filter(|heard| self.since.is_some_and(|since| since < *heard));
+        if heard.is_some() {
+            *self = Silence { since: heard, asked: None };
+        }
+        heard.is_some()
+    }
+
+    /// When it has lasted too long for the next step.
+    fn until(&self, ping: Duration) -> Instant {
+        self.asked.or(self.since).map_or(Instant::NEVER, |since| since + ping)
+    }
+}
+
 impl Driver {
     /// Runs until the connection ends: its endpoint closes or breaks it, or falls silent, or it was let go and nothing is
     /// under way.
     pub async fn run(self) {
         let Driver { mut connection, mut pings, out, mut output, socket, state, timer, write_timer, ping } = self;
-        let (mut busy, mut asked, mut heard) = (false, false, None);
+        let (mut busy, mut silence) = (false, Silence::default());
         let work = poll_fn(|cx| {
             *state.driver.borrow_mut() = Some(cx.waker().clone());
             let ended = Pin::new(&mut connection).poll(cx).is_ready() || state.flooded.get();
-            if ended || state.closed.get() && state.open.get() == 0 {
+            let is_over = state.closed.get() || state.given_up.get();
+            if ended || is_over && state.open.get() == 0 {
                 return Poll::Ready(());
             }
             if state.settled.get() && state.lead.borrow().is_some() {
                 let lead = state.lead.take();
                 lead.into_iter().for_each(|lead| lead.done(connection.max_concurrent_send_streams()));
             }
-            let is_busy = state.open.get() > 0;
+            let is_busy = state.open.get() > 0 && !ping.is_zero();
             if is_busy != busy {
                 busy = is_busy;
-                let is_timed = busy && !ping.is_zero();
-                timer.set(if is_timed { state.clock.now() + ping } else { Instant::NEVER });
+                silence.begin(&state);
+                timer.set(if busy { silence.until(ping) } else { Instant::NEVER });
             }
-            if asked && pings.as_mut().is_some_and(|pings| pings.poll_pong(cx).is_ready()) {
-                asked = false;
+            if let Some(pings) = &mut pings {
+                // Taken, so that another can be sent.
+                let _ = pings.poll_pong(cx);
             }
             while busy && timer.poll_expired(cx) {
-                if std::mem::replace(&mut heard, state.heard.get()) == heard {
-                    if asked {
-                        return Poll::Ready(());
-                    }
-                    asked = pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
-                    // It goes out with this turn.
-                    if Pin::new(&mut connection).poll(cx).is_ready() {
-                        return Poll::Ready(());
-                    }
+                if silence.was_broken(&state) {
+                    timer.set(silence.until(ping));
+                    continue;
                 }
-                timer.set(state.clock.now() + ping);
+                if silence.asked.is_some() {
+                    state.given_up.set(true);
+                    return Poll::Ready(());
+                }
+                silence.asked = Some(state.clock.now());
+                // One that is still under way asks as well.
+                let _ = pings.as_mut().map(|pings| pings.send_ping(Ping::opaque()));
+                // It goes out with this turn.
+                if Pin::new(&mut connection).poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                timer.set(silence.until(ping));
             }
             Poll::Pending
         });
-        let patience = Patience { timer: &write_timer, clock: &state.clock, within: WRITE };
+        let patience = Patience { timer: &write_timer, clock: &state.clock, within: WRITE, expired: &state.given_up };
         drive(pin!(work), &out, &mut output, &patience, |()| false).await;
         state.closed.set(true);
-        state.lead.take();
+        state.lead.take().into_iter().for_each(Lead::failed);
         output.speak(true);
         socket.abort();
     }

@@ -159,6 +159,15 @@ impl Links {
         });
     }
 
+    /// Closes the one that has been idle for longest.
+    pub(super) fn make_room(&self) {
+        let mut open = self.open.borrow_mut();
+        let idle = open.iter().enumerate().filter_map(|(at, link)| Some((link.idle_since()?, at)));
+        let oldest = idle.min().map(|(_, at)| open.remove(at));
+        drop(open);
+        oldest.into_iter().for_each(|link| link.let_go());
+    }
+
     /// Lets all go: from now on others are to be made.
     pub(super) fn let_go(&self) {
         self.open.take().iter().for_each(|link| link.let_go());

@@ -77,7 +77,8 @@ pub enum ErrorKind {
     },
     /// It has said that it did nothing for this request (RFC 9113 §8.7).
     Refused {
-        /// True if it has ended the connection with that, and may well take the request on another one.
+        /// True if it has ended the connection with that, without an error and not for this request alone: it may well take the
+        /// request on another one.
         leaving: bool,
     },
     /// A timer ran out.
@@ -126,6 +127,11 @@ impl UpstreamError {
     /// True if the endpoint has ended the connection for want of a certificate of ours, without having looked at the request.
     pub fn is_unheard(&self) -> bool {
         self.phase <= Phase::FirstByte && matches!(&self.kind, ErrorKind::Io(error) if Failure::refuses_us(error))
+    }
+
+    /// True if the endpoint has as many connections as it may have.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self.kind, ErrorKind::Exhausted)
     }
 
     /// True if the endpoint has said that it did nothing for this request.

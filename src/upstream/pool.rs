@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::http2::Link;
-use super::{Connection, Upstreams};
+use super::{Connection, Slot, Upstreams};
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
 
@@ -58,7 +58,8 @@ impl Upstreams {
             kept.connection.is_quiet().then_some(kept.connection)
         });
         slot.board.reused.add(u64::from(found.is_some()));
-        slot.board.idle.set(idle.len() as u64);
+        drop(idle);
+        slot.note_idle();
         found
     }
 
@@ -74,7 +75,8 @@ impl Upstreams {
         if idle.len() < self.idle_max && leads_there && connection.is_quiet() {
             connection.reused = true;
             idle.push(Idle { connection, since: now });
-            slot.board.idle.set(idle.len() as u64);
+            drop(idle);
+            slot.note_idle();
         }
     }
 
@@ -89,7 +91,18 @@ impl Upstreams {
                 !is_old(kept.since) && kept.connection.peer().is_some_and(leads_there) && kept.connection.is_quiet()
             });
             slot.links.sweep(is_old, |link| leads_there(link.peer));
-            slot.board.idle.set((idle.len() + slot.links.idle()) as u64);
+            for _ in self.idle_max..idle.len() + slot.links.idle() {
+                slot.links.make_room();
+            }
+            drop(idle);
+            slot.note_idle();
         }
+    }
+}
+
+impl Slot {
+    /// Counts what waits for its next exchange.
+    pub(super) fn note_idle(&self) {
+        self.board.idle.set((self.idle.borrow().len() + self.links.idle()) as u64);
     }
 }

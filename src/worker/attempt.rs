@@ -4,6 +4,7 @@
 //! to there nothing was said to the client, so every failure is still an honest status. After it nothing here
 //! can run again: the plan is gone.
 
+use std::future::poll_fn;
 use std::pin::pin;
 
 use super::answer::Answer;
@@ -80,13 +81,19 @@ pub async fn run<'a>(scene: &mut Scene<'a>, call: &mut Call, model: &Model, mut 
         // A body that is consumed as it is sent cannot be sent twice, so it gets no connection that may be stale.
         let is_streamed = matches!(call.body, Body::Streamed { .. });
         let mut used = if is_streamed { Used::Lively(worker.clock.now()) } else { Used::Any };
-        let mut repeats = 0;
+        let (mut repeats, mut refused) = (0, None);
         loop {
             scene.begin_attempt(candidate.endpoint);
             match once(scene, call, model, candidate, used).await {
                 Ok(begun) => return Ok(begun),
                 Err(Failed::Again(error)) if repeats < error.repeats() && !is_streamed => {
                     (used, repeats) = (Used::MadeSince(worker.clock.now()), repeats + 1);
+                    refused = Some(error);
+                }
+                // That there is no room for another connection is not why the request failed.
+                Err(Failed::Again(error)) if error.is_exhausted() && refused.is_some() => {
+                    last = refused.map(|error| told(scene, Wait::Connect, model, &error));
+                    break;
                 }
                 Err(Failed::Again(error))
                     if error.is_before_request()
@@ -165,15 +172,14 @@ async fn once(
             };
             let limits = &worker.head_limits;
             let arrived = scene.client.watch(pin!(connection.answer_head(limits, to_head, on_first_byte))).await;
-            let outcome = match arrived {
+            match arrived {
                 Ok(Ok(Some(head))) => break head,
                 // Boxed: few endpoints say anything ahead.
-                Ok(Ok(None)) => Box::pin(pass_interim(scene, &mut connection)).await,
+                Ok(Ok(None)) => Box::pin(pass_interim(scene, &mut connection)).await.map_err(Stop::from)?,
                 Ok(Err(error)) => return Err(Failed::Again(error)),
-                Err(interrupt) => Err(interrupt),
-            };
-            if let Err(interrupt) = outcome {
-                return Err(interrupted(scene, Wait::FirstToken, model, &mut connection, interrupt).into());
+                Err(interrupt) => {
+                    return Err(interrupted(scene, Wait::FirstToken, model, &mut connection, interrupt).into());
+                }
             }
         },
     };
@@ -338,10 +344,29 @@ impl Scene<'_> {
 
 /// Passes on what an endpoint said ahead of its answer. Of a request that is then repeated the client may see more than one
 /// (RFC 9110 §15.2); none of them commits it to anything.
+///
+/// # Errors
+/// The client is gone, or did not take it in time: it is not the endpoint's fault then.
 async fn pass_interim(scene: &mut Scene<'_>, connection: &mut Connection) -> Result<(), Interrupt> {
+    let limits = &scene.worker.head_limits;
     for Interim { status, fields } in connection.take_interim() {
-        if !scene.intake.is_http10 {
-            scene.client.say_interim(status, &fields).await?;
+        if scene.intake.is_http10 {
+            continue;
+        }
+        let mut said = pin!(scene.client.say_interim(status, &fields));
+        let mut resets = false;
+        let outcome = poll_fn(|cx| {
+            let said = said.as_mut().poll(cx);
+            if said.is_pending() && !resets && connection.poll_early(limits, cx) && connection.is_flooding() {
+                // What it goes on to say would have to be held for a client that does not read.
+                connection.reset();
+                resets = true;
+            }
+            said
+        });
+        if let Err(interrupt) = outcome.await {
+            connection.reset();
+            return Err(interrupt);
         }
     }
     Ok(())

@@ -3,14 +3,18 @@
 //! The upstream is read one buffer ahead of the client and no further: a client that does not read stops our
 //! reads, and so its provider. What passes is forwarded in the turn in which it came.
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, miscoded, tokens};
 use super::coded::Coded;
 use super::connection::After;
 use super::exchange::{Scene, Stop, Wait, cut, length};
+use super::state::Worker;
 use crate::base::clock::Instant;
 use crate::base::reject::{Origin, Reject};
 use crate::config::Model;
@@ -18,7 +22,7 @@ use crate::listener::client::Interrupt;
 use crate::net::rt;
 use crate::telemetry::metrics::cells::{Cell, Route};
 use crate::telemetry::{EndedBy, Fault, Phase as RecordPhase, State};
-use crate::upstream::Phase;
+use crate::upstream::{Connection, Phase};
 use crate::wire;
 use crate::wire::http1::{Framing, begin_chunk, end_chunk, last_chunk};
 
@@ -50,14 +54,38 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
     relay.check_whole()?;
     let after = relay.run().await?;
     let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
-    if head.keep_alive && request_sent && decoder.is_done() {
-        scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
+    if request_sent && decoder.is_done() {
+        if connection.is_to_end() {
+            rt::spawn(see_out(scene.worker.clone(), connection));
+        } else if head.keep_alive {
+            scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
+        }
     }
     if scene.client.is_http2() {
         scene.client.timer.set(scene.write_until(scene.worker.clock.now()));
         scene.client.flush().await?;
     }
     Ok(after)
+}
+
+/// Lets an exchange end whose answer is here, for a moment: its endpoint has done all that it was asked for, and is not to be told that
+/// it was cancelled.
+async fn see_out(worker: Rc<Worker>, mut connection: Box<Connection>) {
+    let timer = worker.timers.timer();
+    timer.set(worker.clock.now() + TRAILING);
+    poll_fn(|cx| {
+        while !timer.poll_expired(cx) {
+            let waiting = connection.bytes().len();
+            connection.consume(waiting);
+            match connection.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(_) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// How the client is told where the body ends.
@@ -297,9 +325,9 @@ impl Relay<'_, '_> {
         self.scene.client.timer.set(self.scene.write_until(now));
         if !self.begun.decoder.is_done() {
             let connection = &mut self.begun.connection;
-            std::future::poll_fn(|cx| {
+            poll_fn(|cx| {
                 connection.arm(cx);
-                std::task::Poll::Ready(())
+                Poll::Ready(())
             })
             .await;
         }

@@ -342,6 +342,14 @@ impl Peer {
         self.buffer.drain(..count).collect()
     }
 
+    /// Reads until `enough` has come: all that was not read yet.
+    pub fn take_until(&mut self, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        while !enough(&self.buffer) {
+            assert!(self.fill(), "ended after {} bytes", self.buffer.len());
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
     fn fill(&mut self) -> bool {
         let mut piece = [0; 64 << 10];
         let count = match &mut self.session {

@@ -8,7 +8,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response, Uri};
 
-use super::{Link, Member, UNSENT_BYTES_MAX};
+use super::{Link, Member, SILENT, UNSENT_BYTES_MAX};
 use crate::base::clock::Instant;
 use crate::net::duplex::{Home, Piece};
 use crate::wire::http1::Malformed;
@@ -92,6 +92,15 @@ impl Exchange {
         matches!(self.coming, Coming::Over | Coming::Failed(_))
     }
 
+    /// True if all of the answer may be here, and its end is still to come.
+    pub(in super::super) fn is_to_end(&self) -> bool {
+        match &self.coming {
+            Coming::Body(body) => !body.is_end_stream(),
+            Coming::Trailers(_) => true,
+            _ => false,
+        }
+    }
+
     pub(in super::super) fn refused(&self) -> Option<bool> {
         self.refused
     }
@@ -99,7 +108,13 @@ impl Exchange {
     /// True if the connection had carried others, and nothing has come of it since this request was begun: it may have been
     /// stale.
     pub(in super::super) fn is_unheard(&self) -> bool {
-        self.link.state.begun.get() > 1 && self.link.state.heard.get().is_none_or(|heard| heard < self.begun)
+        let state = &self.link.state;
+        // One that was given up was not closed under us: it may be at work.
+        state.begun.get() > 1 && !state.given_up.get() && self.has_heard_nothing()
+    }
+
+    fn has_heard_nothing(&self) -> bool {
+        self.link.state.heard.get().is_none_or(|heard| heard < self.begun)
     }
 
     /// Field lines behind the body, once it has ended.
@@ -200,7 +215,11 @@ impl Exchange {
         self.coming = Coming::Over;
         // Neither has been looked at: the one was refused, the other begun after the last that counts (RFC 9113 §8.7).
         let refused = error.reason() == Some(Reason::REFUSED_STREAM);
-        self.refused = (error.is_remote() && (refused || error.is_go_away())).then(|| error.is_go_away());
+        if error.is_remote() && (refused || error.is_go_away()) {
+            // Graceful, and not for this request alone.
+            let is_graceful = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+            self.refused = Some(is_graceful && self.link.state.begun.get() > 1);
+        }
         if self.link.state.foreign.get() {
             return io::Error::new(io::ErrorKind::InvalidData, "it answers in HTTP/1, not in HTTP/2");
         }
@@ -275,8 +294,15 @@ impl Exchange {
         Ok(())
     }
 
-    /// Gives the exchange up.
+    /// Gives the exchange up. If nothing at all has come since it was begun, which is a while ago, others are to go elsewhere.
     pub(in super::super) fn reset(&mut self) {
+        let state = &self.link.state;
+        if !matches!(self.coming, Coming::Unasked | Coming::Over)
+            && self.has_heard_nothing()
+            && state.clock.now() - self.begun >= SILENT
+        {
+            self.link.let_go();
+        }
         if let Some(send) = &mut self.send {
             send.send_reset(Reason::CANCEL);
         }

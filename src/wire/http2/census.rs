@@ -40,12 +40,25 @@ pub struct Census {
     filled: Option<Instant>,
     /// A GOAWAY has begun.
     leaving: bool,
+    /// A header has come; and then the whole frame.
+    begun: bool,
+    settled: bool,
 }
 
 impl Census {
     /// Of frames from the first one on; `max` empty ones at once, and as many each ten seconds.
     pub fn new(max: u32) -> Census {
-        Census { skip: 0, header: [0; HEADER_BYTES], have: 0, max, left: max, filled: None, leaving: false }
+        Census {
+            skip: 0,
+            header: [0; HEADER_BYTES],
+            have: 0,
+            max,
+            left: max,
+            filled: None,
+            leaving: false,
+            begun: false,
+            settled: false,
+        }
     }
 
     /// Looks at the next bytes of the connection, cut anywhere.
@@ -57,6 +70,7 @@ impl Census {
             let passed = self.skip.min(bytes.len());
             self.skip -= passed;
             bytes = &bytes[passed..];
+            self.settled |= self.begun && self.skip == 0;
             if bytes.is_empty() {
                 return Ok(());
             }
@@ -71,9 +85,9 @@ impl Census {
         }
     }
 
-    /// True if all frames that have begun have come whole.
-    pub fn is_between_frames(&self) -> bool {
-        self.skip == 0 && self.have == 0
+    /// True once the first frame has come whole: a peer's settings (RFC 9113 §3.4).
+    pub fn is_settled(&self) -> bool {
+        self.settled
     }
 
     /// True once the peer has said that it takes no more streams (RFC 9113 §6.8).
@@ -87,6 +101,7 @@ impl Census {
         self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         const GOAWAY: u8 = 7;
         self.leaving |= kind == GOAWAY;
+        self.begun = true;
         self.count(kind, flags, self.skip, now)
     }
 
