@@ -128,6 +128,14 @@ impl Outbox {
         self.bytes.borrow().is_empty()
     }
 
+    /// Adds `frame` behind what the library has said, if it has said all that it had to: what is left of it would have found
+    /// no room, and might be a part of a frame.
+    pub fn say_last(&self, frame: &[u8]) {
+        if GATHER_BYTES_MAX - self.bytes.borrow().len() >= frame.len() {
+            self.push(frame);
+        }
+    }
+
     /// All that waits, to be sent now; who writes may go on.
     pub fn take(&self) -> Vec<u8> {
         self.wake();

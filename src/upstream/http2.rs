@@ -31,7 +31,7 @@ use crate::net::duplex::{Duplex, Home, Outbox, Patience, Piece, Sentry, drive};
 use crate::net::socket::Socket;
 use crate::net::stream::{Output, Stream};
 use crate::net::timer::Timer;
-use crate::wire::http2::Census;
+use crate::wire::http2::{Fault, Sieve};
 
 /// Bytes of one answer that may come before they are asked for.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -87,8 +87,8 @@ struct State {
     heard: Cell<Option<Instant>>,
     /// The endpoint has said what it allows.
     settled: Cell<bool>,
-    /// Nothing is read any more.
-    flooded: Cell<bool>,
+    /// Why nothing is read any more.
+    fault: Cell<Option<Fault>>,
     /// What came first is not HTTP/2.
     foreign: Cell<bool>,
     /// It was given up while it may have been working: it had not said that it was there, or took nothing.
@@ -187,31 +187,24 @@ pub struct Driver {
 
 /// Follows frames on their way in.
 struct Watch {
-    census: Census,
+    sieve: Sieve,
     state: Rc<State>,
 }
 
 impl Sentry for Watch {
-    fn pass(&mut self, bytes: &[u8], room: usize, mut put: impl FnMut(&[u8])) -> Option<usize> {
-        let bytes = &bytes[..bytes.len().min(room)];
-        if bytes.is_empty() {
-            return Some(0);
-        }
+    fn pass(&mut self, bytes: &[u8], room: usize, put: impl FnMut(&[u8])) -> Option<usize> {
         let state = &self.state;
-        if state.heard.get().is_none() && bytes.starts_with(b"HTTP/") {
-            state.foreign.set(true);
-        }
         let now = state.clock.now();
-        state.heard.set(Some(now));
-        if self.census.see(bytes, || now).is_err() {
-            state.flooded.set(true);
-            return None;
+        if !bytes.is_empty() {
+            if state.heard.get().is_none() && bytes.starts_with(b"HTTP/") {
+                state.foreign.set(true);
+            }
+            state.heard.set(Some(now));
         }
-        // Its settings come before all else (RFC 9113 §3.4).
-        state.settled.set(state.settled.get() || self.census.is_settled());
-        state.closed.set(state.closed.get() || self.census.is_leaving());
-        put(bytes);
-        Some(bytes.len())
+        let passed = self.sieve.pass(bytes, room, put, || now);
+        state.settled.set(state.settled.get() || self.sieve.is_settled());
+        state.closed.set(state.closed.get() || self.sieve.is_leaving());
+        passed.map_err(|fault| state.fault.set(Some(fault))).ok()
     }
 }
 
@@ -240,14 +233,15 @@ pub(super) async fn begin(
         idle_since: Cell::new(made),
         heard: Cell::new(None),
         settled: Cell::new(false),
-        flooded: Cell::new(false),
+        fault: Cell::new(None),
         foreign: Cell::new(false),
         given_up: Cell::new(false),
         lead: RefCell::new(lead),
         driver: RefCell::default(),
         clock: means.clock.clone(),
     });
-    let watch = Watch { census: Census::new(CONTROL_FRAMES_MAX), state: state.clone() };
+    let sieve = Sieve::of_server(CONTROL_FRAMES_MAX, FRAME_BYTES_MAX);
+    let watch = Watch { sieve, state: state.clone() };
     let duplex = Duplex::new(Rc::new(RefCell::new(input)), out.clone(), watch);
     // It writes its preface and settings, which the outbox takes at once, and waits for nothing.
     let (requests, mut connection) = builder().handshake(duplex).await.map_err(io::Error::other)?;
@@ -258,6 +252,13 @@ pub(super) async fn begin(
     let buffers = means.buffers.clone();
     let link = Link { requests, state, peer, made, scheme, buffers, _place: place };
     Ok((Rc::new(link), driver))
+}
+
+/// The last frame of a connection that a fault ends. No stream was begun by the other side.
+fn goaway(code: u32) -> [u8; 17] {
+    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    frame[13..].copy_from_slice(&code.to_be_bytes());
+    frame
 }
 
 fn builder() -> Builder {
@@ -319,9 +320,12 @@ impl Driver {
         let (mut busy, mut silence) = (false, Silence::default());
         let work = poll_fn(|cx| {
             *state.driver.borrow_mut() = Some(cx.waker().clone());
-            let ended = Pin::new(&mut connection).poll(cx).is_ready() || state.flooded.get();
+            let ended = Pin::new(&mut connection).poll(cx).is_ready();
+            if let Some(fault) = state.fault.get().filter(|_| !ended) {
+                out.say_last(&goaway(fault.code()));
+            }
             let is_over = state.closed.get() || state.given_up.get();
-            if ended || is_over && state.open.get() == 0 {
+            if ended || state.fault.get().is_some() || is_over && state.open.get() == 0 {
                 return Poll::Ready(());
             }
             if state.settled.get() && state.lead.borrow().is_some() {

@@ -5,13 +5,13 @@
 //! ([`http1`](super::http1)): there are not two ideas of what a request is. [`write_request`] refuses what the one
 //! version can hold and the other would take for something else; the reader refuses the rest.
 //!
-//! Not here: compression, flow control and the states of streams, which are the library's; [`Census`] only counts
-//! frames beneath it, and [`Sieve`] holds back what it would take amiss.
+//! Not here: compression, flow control and the states of streams, which are the library's; [`Sieve`] counts
+//! frames beneath it, and holds back what it would take amiss.
 
 mod census;
 mod sieve;
 
-pub use census::{Census, Flood};
+use census::Census;
 pub use sieve::{Fault, Sieve};
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! What of a client's frames reaches the library.
+//! What of a peer's frames reaches the library.
 //!
 //! The library decodes frames and keeps the states of streams, and answers most of what is wrong with them by one code.
 //! What a header alone, or a setting, shows to be wrong is therefore found here, with the code that RFC 9113 has for it;
@@ -21,6 +21,7 @@ const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
@@ -74,11 +75,13 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Follows a client's frames to the first fault among them.
+/// Follows a peer's frames to the first fault among them.
 #[derive(Debug, Clone)]
 pub struct Sieve {
     census: Census,
     frame_bytes_max: usize,
+    /// They come from a server.
+    of_server: bool,
     /// The next header, as far as it has come; then what of it is still to be passed on.
     header: [u8; HEADER_BYTES],
     have: usize,
@@ -95,20 +98,29 @@ pub struct Sieve {
     in_head: bool,
     ended: [u32; ENDED_MAX],
     ended_at: usize,
+    /// A GOAWAY has begun.
+    leaving: bool,
     fault: Option<Fault>,
 }
 
 impl Sieve {
     /// For a client whose preface is still to come; the maxima are those of [`Census`] and of a payload.
     pub fn of_client(control_frames_max: u32, frame_bytes_max: u32) -> Sieve {
+        let before = PREFACE.len();
+        Sieve { before, of_server: false, ..Sieve::of_server(control_frames_max, frame_bytes_max) }
+    }
+
+    /// For a server which may push nothing, and of which nothing has come; the maxima as above.
+    pub fn of_server(control_frames_max: u32, frame_bytes_max: u32) -> Sieve {
         Sieve {
             // Which is shown headers only.
             census: Census::new(control_frames_max),
             frame_bytes_max: frame_bytes_max as usize,
+            of_server: true,
             header: [0; HEADER_BYTES],
             have: 0,
             passing: false,
-            before: PREFACE.len(),
+            before: 0,
             dropped: 0,
             rest: 0,
             setting: None,
@@ -116,6 +128,7 @@ impl Sieve {
             in_head: false,
             ended: [0; ENDED_MAX],
             ended_at: 0,
+            leaving: false,
             fault: None,
         }
     }
@@ -177,6 +190,16 @@ impl Sieve {
         }
     }
 
+    /// True if its settings have come, the first frame, and no other is under way.
+    pub fn is_settled(&self) -> bool {
+        self.begun && self.have == 0 && self.before == 0 && self.dropped == 0 && self.rest == 0
+    }
+
+    /// True once the peer has said that it takes no more streams (RFC 9113 §6.8).
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// A whole header has come.
     fn frame(&mut self, now: &impl Fn() -> Instant) -> Result<(), Fault> {
         let [high, middle, low, kind, flags, stream @ ..] = self.header;
@@ -214,8 +237,10 @@ impl Sieve {
                 }
             }
             PRIORITY if stream == 0 => return Err(Fault::Protocol),
+            PUSH_PROMISE if self.of_server => return Err(Fault::Protocol),
             _ => {}
         }
+        self.leaving |= kind == GOAWAY;
         match kind {
             HEADERS => self.in_head = !has(END_HEADERS),
             CONTINUATION => self.in_head &= !has(END_HEADERS),
@@ -246,6 +271,10 @@ impl Sieve {
             // SETTINGS_INITIAL_WINDOW_SIZE, beyond 2^31-1.
             if *at == 0 && entry[..2] == [0, 4] && entry[2] > 0x7f {
                 return Err(Fault::FlowControl);
+            }
+            // SETTINGS_ENABLE_PUSH, which is not for a server to enable.
+            if *at == 0 && self.of_server && entry[..2] == [0, 2] && entry[2..] != [0; 4] {
+                return Err(Fault::Protocol);
             }
         }
         Ok(())
@@ -364,6 +393,56 @@ mod tests {
         // Five are allowed, of which the first SETTINGS are one.
         let pings = vec![ping.clone(); 5];
         assert_eq!(passed(&pings), (pings[..4].concat(), Some(Fault::Flood)));
+    }
+
+    /// What passes of empty SETTINGS and `frames` from a server, cut into pieces of `piece`, and the fault.
+    fn passed_of_server(frames: &[Vec<u8>], piece: usize) -> (Vec<u8>, Option<Fault>) {
+        let bytes = [frame(SETTINGS, 0, 0, b""), frames.concat()].concat();
+        let (mut sieve, mut out) = (Sieve::of_server(5, 16384), Vec::new());
+        for mut left in bytes.chunks(piece) {
+            while !left.is_empty() {
+                match sieve.pass(left, 1000, |bytes| out.extend_from_slice(bytes), || Instant(1)) {
+                    Ok(seen) => left = &left[seen..],
+                    Err(fault) => return (out.split_off(HEADER_BYTES), Some(fault)),
+                }
+            }
+        }
+        let fault = sieve.pass(b"", 1000, |_| {}, || Instant(1)).err();
+        (out.split_off(HEADER_BYTES), fault)
+    }
+
+    #[test]
+    fn a_server_pushes_nothing_and_begins_without_a_preface() {
+        let ping = frame(PING, 0, 0, &[7; 8]);
+        for piece in [1, 2, 9, 1000] {
+            let plain = [frame(SETTINGS, 0, 0, &setting(2, 0)), frame(DATA, 0, 1, b"data"), ping.clone()];
+            assert_eq!(passed_of_server(&plain, piece), (plain.concat(), None));
+            let promise = [ping.clone(), frame(PUSH_PROMISE, END_HEADERS, 1, b"\0\0\0\x02head"), ping.clone()];
+            assert_eq!(passed_of_server(&promise, piece), (ping.clone(), Some(Fault::Protocol)));
+            for value in [1, 2, 1 << 31] {
+                let enabled = frame(SETTINGS, 0, 0, &[setting(1, 0), setting(2, value)].concat());
+                assert_eq!(passed_of_server(&[enabled], piece).1, Some(Fault::Protocol), "{value}");
+            }
+        }
+        let enabled = frame(SETTINGS, 0, 0, &setting(2, 1));
+        assert_eq!(passed(&[enabled]).1, None, "a client may ask for it");
+    }
+
+    #[test]
+    fn the_first_frame_and_a_goaway_are_seen_wherever_they_are_cut() {
+        let (settings, goaway) = (frame(SETTINGS, 0, 0, &setting(3, 1)), frame(GOAWAY, 0, 0, &[0; 8]));
+        let bytes = [settings.clone(), goaway].concat();
+        for at in 0..=bytes.len() {
+            let mut sieve = Sieve::of_server(5, 16384);
+            let mut pass = |bytes: &[u8]| {
+                assert_eq!(sieve.pass(bytes, 1000, |_| {}, || Instant(0)), Ok(bytes.len()));
+                (sieve.is_settled(), sieve.is_leaving())
+            };
+            // A frame is known as soon as the nine bytes before its payload are here.
+            let is_between = at == settings.len() || at == bytes.len();
+            assert_eq!(pass(&bytes[..at]), (is_between, at >= settings.len() + HEADER_BYTES), "{at}");
+            assert_eq!(pass(&bytes[at..]), (true, true), "{at}");
+        }
     }
 
     #[test]
