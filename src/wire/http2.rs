@@ -142,6 +142,9 @@ pub fn write_response<'a>(
     status: u16,
     fields: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Result<(), Malformed> {
+    if status == 101 {
+        return Err(Malformed::bad("a switch of protocols, which HTTP/2 does not have (RFC 9113 §8.6)"));
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.extend_from_slice(b" \r\n");

@@ -173,8 +173,10 @@ impl Exchange {
                 Coming::Trailers(body) => match ready!(body.poll_trailers(cx)) {
                     Ok(trailers) => {
                         self.coming = Coming::Over;
-                        self.answer_trailers =
-                            trailers.as_ref().map_or(Ok(Vec::new()), read_trailers).map_err(invalid)?;
+                        self.answer_trailers = trailers
+                            .as_ref()
+                            .map_or(Ok(Vec::new()), read_trailers)
+                            .map_err(|malformed| self.refuse(malformed))?;
                     }
                     Err(error) => return Poll::Ready(Err(self.fail(error))),
                 },
@@ -206,7 +208,7 @@ impl Exchange {
     fn write_head(&mut self, head: &Response<()>) -> io::Result<()> {
         let mut text = Vec::with_capacity(512);
         let lines = head.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        write_response(&mut text, head.status().as_u16(), lines).map_err(invalid)?;
+        write_response(&mut text, head.status().as_u16(), lines).map_err(|malformed| self.refuse(malformed))?;
         self.push(&text);
         Ok(())
     }
@@ -222,6 +224,9 @@ impl Exchange {
         }
         if self.link.state.foreign.get() {
             return io::Error::new(io::ErrorKind::InvalidData, "it answers in HTTP/1, not in HTTP/2");
+        }
+        if let Some(fault) = self.link.state.fault.get() {
+            return io::Error::new(io::ErrorKind::InvalidData, fault);
         }
         if error.is_io() {
             return error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
@@ -278,20 +283,31 @@ impl Exchange {
             let over = ends && !has_body;
             let (answer, send) = self.link.requests.clone().send_request(*request, over)?;
             self.coming = Coming::Head(answer);
+            self.send = Some(send);
             if over {
                 self.home.give(bytes);
                 return Ok(());
             }
-            self.send = Some(send);
         }
         let Some(send) = &mut self.send else { return Ok(()) };
+        let mut sent = Ok(());
         if has_body || ends {
-            send.send_data(self.home.piece(bytes, head), ends)?;
+            sent = send.send_data(self.home.piece(bytes, head), ends);
         }
-        if let Some(trailers) = trailers {
-            send.send_trailers(trailers)?;
+        if let (Ok(()), Some(trailers)) = (&sent, trailers) {
+            sent = send.send_trailers(trailers);
+        }
+        if sent.is_err() {
+            // Its endpoint wants no more of it. Why, the answer tells, which may have come whole (RFC 9113 §8.1).
+            self.send = None;
         }
         Ok(())
+    }
+
+    /// Ends the exchange for what its endpoint has said, and tells it so (RFC 9113 §8.1.1).
+    fn refuse(&mut self, malformed: Malformed) -> io::Error {
+        self.end(Reason::PROTOCOL_ERROR);
+        io::Error::new(io::ErrorKind::InvalidData, malformed)
     }
 
     /// Gives the exchange up. If nothing at all has come since it was begun, which is a while ago, others are to go elsewhere.
@@ -303,16 +319,16 @@ impl Exchange {
         {
             self.link.let_go();
         }
-        if let Some(send) = &mut self.send {
-            send.send_reset(Reason::CANCEL);
+        self.end(Reason::CANCEL);
+    }
+
+    fn end(&mut self, reason: Reason) {
+        if let Some(mut send) = self.send.take() {
+            send.send_reset(reason);
         }
         // Dropped, the library resets what is still to come.
         self.coming = Coming::Over;
     }
-}
-
-fn invalid(malformed: Malformed) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, malformed)
 }
 
 impl Link {
