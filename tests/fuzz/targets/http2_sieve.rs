@@ -1,5 +1,5 @@
-//! What of a client's HTTP/2 frames reaches the library: the same, and the same fault, wherever the connection is cut and
-//! however little room there is; and what passes are the frames that came, but for priorities.
+//! What of a peer's HTTP/2 frames reaches the library: the same, and the same fault, wherever the connection is cut and
+//! however little room there is; and what passes are the frames that came, but for priorities and empty DATA.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,26 +10,32 @@ use ringway_fuzz::{Dice, cuts};
 const FRAME_BYTES_MAX: u32 = 16 << 10;
 
 fuzz_target!(|data: &[u8]| {
-    let [max, rest @ ..] = data else { return };
-    let bytes = [PREFACE, rest].concat();
-    let (whole, fault) = sift(*max, &[&bytes], None);
+    // How many frames may carry nothing, and whose they are.
+    let [max, side, rest @ ..] = data else { return };
+    let preface: &[u8] = if side & 1 == 0 { PREFACE } else { &[] };
+    let sieve = match preface {
+        [] => Sieve::of_server(u32::from(*max), FRAME_BYTES_MAX),
+        _ => Sieve::of_client(u32::from(*max), FRAME_BYTES_MAX),
+    };
+    let bytes = [preface, rest].concat();
+    let (whole, fault) = sift(&sieve, &[&bytes], None);
     for pieces in cuts(&bytes) {
-        let (out, found) = sift(*max, &pieces, Some(Dice::of(data)));
+        let (out, found) = sift(&sieve, &pieces, Some(Dice::of(data)));
         assert_eq!(found, fault, "{pieces:?}");
         // Of the frame in which the fault lies more or less may have passed.
         assert!(if fault.is_none() { out == whole } else { out.starts_with(&whole) || whole.starts_with(&out) });
     }
     let plain = plain(rest);
-    assert!(plain.starts_with(&whole[PREFACE.len().min(whole.len())..]), "no other bytes pass");
+    assert!(plain.starts_with(&whole[preface.len().min(whole.len())..]), "no other bytes pass");
     if fault.is_none() {
         // All but what is held of a header.
-        assert!(plain.len() - (whole.len() - PREFACE.len()) < 9);
+        assert!(plain.len() - (whole.len() - preface.len()) < 9);
     }
 });
 
 /// What passes of `pieces`, and the fault that follows; with `dice`, with little room at times.
-fn sift(max: u8, pieces: &[&[u8]], mut dice: Option<Dice>) -> (Vec<u8>, Option<Fault>) {
-    let (mut sieve, mut out) = (Sieve::of_client(u32::from(max), FRAME_BYTES_MAX), Vec::new());
+fn sift(sieve: &Sieve, pieces: &[&[u8]], mut dice: Option<Dice>) -> (Vec<u8>, Option<Fault>) {
+    let (mut sieve, mut out) = (sieve.clone(), Vec::new());
     for piece in pieces {
         let mut piece = *piece;
         loop {
@@ -51,7 +57,7 @@ fn sift(max: u8, pieces: &[&[u8]], mut dice: Option<Dice>) -> (Vec<u8>, Option<F
     (out, None)
 }
 
-/// The frames of `bytes` without priorities, by a reader that has all of them and looks at nothing else.
+/// The frames of `bytes` without priorities and empty DATA, by a reader that has all of them and looks at nothing else.
 fn plain(mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let [high, middle, low, kind, flags, a, b, c, d, rest @ ..] = bytes {
@@ -60,6 +66,7 @@ fn plain(mut bytes: &[u8]) -> Vec<u8> {
         bytes = &rest[payload.len()..];
         match kind {
             2 => continue,
+            0 if len == 0 && flags & 1 == 0 && [a & 0x7f, *b, *c, *d] != [0; 4] => continue,
             1 if flags & 32 != 0 => {
                 let pad = usize::from(flags & 8 != 0);
                 let shorter = (len.saturating_sub(5) as u32).to_be_bytes();
