@@ -336,15 +336,16 @@ impl Driver {
             if is_busy != busy {
                 busy = is_busy;
                 silence.begin(&state);
-                timer.set(if busy { silence.until(ping) } else { Instant::NEVER });
+                // A question that was asked is waited for in any case.
+                timer.set(if busy || silence.asked.is_some() { silence.until(ping) } else { Instant::NEVER });
             }
             if let Some(pings) = &mut pings {
                 // Taken, so that another can be sent.
                 let _ = pings.poll_pong(cx);
             }
-            while busy && timer.poll_expired(cx) {
+            while (busy || silence.asked.is_some()) && timer.poll_expired(cx) {
                 if silence.was_broken(&state) {
-                    timer.set(silence.until(ping));
+                    timer.set(if busy { silence.until(ping) } else { Instant::NEVER });
                     continue;
                 }
                 if silence.asked.is_some() {
@@ -363,7 +364,8 @@ impl Driver {
             Poll::Pending
         });
         let patience = Patience { timer: &write_timer, clock: &state.clock, within: WRITE, expired: &state.given_up };
-        drive(pin!(work), &out, &mut output, &patience, |()| false).await;
+        // Once it is over nobody waits for what is left.
+        drive(pin!(work), &out, &mut output, &patience, |()| true).await;
         state.closed.set(true);
         state.lead.take().into_iter().for_each(Lead::failed);
         output.speak(true);

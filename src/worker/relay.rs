@@ -53,19 +53,25 @@ pub async fn run(scene: &mut Scene<'_>, begun: Begun, model: &Model) -> Result<A
     relay.start_waiting(false);
     relay.check_whole()?;
     let after = relay.run().await?;
-    let Begun { connection, head, decoder, request_sent, .. } = relay.begun;
-    if request_sent && decoder.is_done() {
-        if connection.is_to_end() {
-            rt::spawn(see_out(scene.worker.clone(), connection));
-        } else if head.keep_alive {
-            scene.worker.upstreams.checkin(connection, scene.worker.clock.now());
-        }
-    }
+    let Relay { begun, .. } = relay;
+    let_go(scene.worker, begun);
     if scene.client.is_http2() {
         scene.client.timer.set(scene.write_until(scene.worker.clock.now()));
         scene.client.flush().await?;
     }
     Ok(after)
+}
+
+/// The endpoint has no part any more in what the client still has to take.
+fn let_go(worker: &Rc<Worker>, begun: Begun) {
+    let Begun { connection, head, decoder, request_sent, .. } = begun;
+    if request_sent && decoder.is_done() {
+        if connection.is_to_end() {
+            rt::spawn(see_out(worker.clone(), connection));
+        } else if head.keep_alive {
+            worker.upstreams.checkin(connection, worker.clock.now());
+        }
+    }
 }
 
 /// Lets an exchange end whose answer is here, for a moment: its endpoint has done all that it was asked for, and is not to be told that

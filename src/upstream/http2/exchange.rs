@@ -25,6 +25,10 @@ pub struct Exchange {
     last: bool,
     trailers: Option<HeaderMap>,
     send: Option<SendStream<Piece>>,
+    /// True once all of the request was handed over.
+    sent: bool,
+    /// True once its endpoint has shown that it wants no more of it.
+    unwanted: bool,
     /// When the request was begun.
     begun: Instant,
     answer: Vec<u8>,
@@ -63,6 +67,8 @@ impl Exchange {
             last: false,
             trailers: None,
             send: None,
+            sent: false,
+            unwanted: false,
             begun: Instant::NEVER,
             answer: Vec::new(),
             at: 0,
@@ -259,18 +265,18 @@ impl Exchange {
         self.home.poll_unsent(UNSENT_BYTES_MAX - 1, cx)
     }
 
-    /// Hands `bytes` to the connection: the head if it is the first write, then a part of the body. An error is kept for the next
-    /// [`Exchange::poll_fill`] as well.
+    /// Hands `bytes` to the connection: the head if it is the first write, then a part of the body.
     ///
     /// # Errors
-    /// The connection takes no more.
+    /// The connection takes no more, or the endpoint; [`Exchange::poll_fill`] tells why.
     pub(in super::super) fn send(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         self.hand_over(bytes).map_err(|error| {
             let error = self.fail(error);
             let kind = error.kind();
             self.coming = Coming::Failed(error);
-            kind.into()
-        })
+            io::Error::from(kind)
+        })?;
+        if self.unwanted { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
     fn hand_over(&mut self, bytes: Vec<u8>) -> Result<(), h2::Error> {
@@ -284,6 +290,7 @@ impl Exchange {
             let (answer, send) = self.link.requests.clone().send_request(*request, over)?;
             self.coming = Coming::Head(answer);
             self.send = Some(send);
+            self.sent = over;
             if over {
                 self.home.give(bytes);
                 return Ok(());
@@ -297,9 +304,10 @@ impl Exchange {
         if let (Ok(()), Some(trailers)) = (&sent, trailers) {
             sent = send.send_trailers(trailers);
         }
+        self.sent = sent.is_ok() && self.last;
         if sent.is_err() {
             // Its endpoint wants no more of it. Why, the answer tells, which may have come whole (RFC 9113 §8.1).
-            self.send = None;
+            (self.send, self.unwanted) = (None, true);
         }
         Ok(())
     }
@@ -319,7 +327,18 @@ impl Exchange {
         {
             self.link.let_go();
         }
+        // The library remembers for a while what it has reset, which is not needed of what has ended.
+        if self.is_complete() {
+            (self.send, self.coming) = (None, Coming::Over);
+            return;
+        }
         self.end(Reason::CANCEL);
+    }
+
+    /// True if both sides have ended well.
+    fn is_complete(&self) -> bool {
+        let has_ended = matches!(&self.coming, Coming::Body(body) if body.is_end_stream());
+        self.sent && self.home.unsent() == 0 && has_ended
     }
 
     fn end(&mut self, reason: Reason) {

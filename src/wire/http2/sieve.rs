@@ -258,7 +258,7 @@ impl Sieve {
             let [_, high, middle, low] = ((len - priority) as u32).to_be_bytes();
             self.header[..5].copy_from_slice(&[high, middle, low, kind, flags & !PRIORITIZED]);
         }
-        // An empty part of a body says nothing, and the library counts them over the connection's whole life.
+        // An empty part of a body, unpadded, says nothing, and the library counts them over the connection's whole life.
         let is_void = kind == DATA && len == 0 && stream != 0 && !has(END_STREAM);
         self.passing = kind != PRIORITY && !is_void;
         if !self.passing {

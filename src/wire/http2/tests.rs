@@ -187,7 +187,6 @@ fn lines_become_fields_but_for_those_of_a_connection() {
     assert_eq!(fields, [(&b"content-type"[..], &b"a/b"[..]), (b"X-Id", b"7"), (b"empty", b"")]);
 }
 
-/// A frame of `len` bytes.
 #[test]
 fn frames_that_carry_nothing_are_counted() {
     let frames = [
