@@ -10,7 +10,7 @@ use std::pin::pin;
 use super::answer::Answer;
 use super::body::Body;
 use super::coded;
-use super::exchange::{Call, Scene, Stop, Wait, mark};
+use super::exchange::{Call, Scene, Stop, Wait, length, mark};
 use super::intake::Intake;
 use super::send::send;
 use super::state::Worker;
@@ -142,7 +142,8 @@ async fn once(
     scene.record.phase = Phase::FirstByte;
     scene.record.timings.sent = scene.mark();
 
-    scene.start_timer(Wait::FirstToken, model);
+    let due = worker.clock.now() + length(Wait::FirstToken, model);
+    scene.wait_until(due);
     let to_head = scene.intake.is_head();
     let mut head = match upgrade(call, scene.intake) {
         Some(upgrade) => {
@@ -175,7 +176,10 @@ async fn once(
             match arrived {
                 Ok(Ok(Some(head))) => break head,
                 // Boxed: few endpoints say anything ahead.
-                Ok(Ok(None)) => Box::pin(pass_interim(scene, &mut connection)).await.map_err(Stop::from)?,
+                Ok(Ok(None)) => {
+                    Box::pin(pass_interim(scene, &mut connection)).await.map_err(Stop::from)?;
+                    scene.wait_until(due);
+                }
                 Ok(Err(error)) => return Err(Failed::Again(error)),
                 Err(interrupt) => {
                     return Err(interrupted(scene, Wait::FirstToken, model, &mut connection, interrupt).into());
@@ -353,6 +357,8 @@ async fn pass_interim(scene: &mut Scene<'_>, connection: &mut Connection) -> Res
         if scene.intake.is_http10 {
             continue;
         }
+        // The endpoint's time may run out meanwhile, which is then told behind it.
+        scene.client.timer.set(scene.write_until(scene.worker.clock.now()));
         let mut said = pin!(scene.client.say_interim(status, &fields));
         let mut resets = false;
         let outcome = poll_fn(|cx| {
