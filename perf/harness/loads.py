@@ -5,8 +5,10 @@ import os
 import subprocess
 import time
 
-from .peers import HEADER, MODELS
+from .peers import FILES, HEADER, MODELS, PATH, SPLIT
 from .process import Failed
+
+MIB = 1 << 20
 
 
 class Sizes:
@@ -34,6 +36,9 @@ class Sizes:
         self.slow_gap_ms = 100 if smoke else 500
         self.slow_tokens = 3 if smoke else 12
         self.handshakes = 8 if smoke else 32
+        self.file_mib = 1 if smoke else 10
+        self.file_connections = 2 if smoke else 8
+        self.file_chunk_bytes = 16 << 10
         self.idle = 200 if smoke else 9000
         self.settle = 0.1 if smoke else 4.0
         self.starts = 1 if smoke else 7
@@ -42,16 +47,22 @@ class Sizes:
 class Load:
     """One load: its arguments for `ringway-perf load`, the upstream it goes to, the unit it is divided by.
 
-    Over TLS only peers that speak it are visited; over HTTP/2, which is over TLS too, those that do and are compared there.
+    Over TLS only peers that speak it are visited; over HTTP/2, which is over TLS too, those that do and are compared there. A
+    request holds `units` of the unit, and its answer `answer_bytes` if that is said. With `only` no others are visited.
     """
 
-    def __init__(self, key, title, upstream, unit, arguments, tls=False, h2=False):
+    def __init__(self, key, title, upstream, unit, arguments, tls=False, h2=False, path=PATH, units=1, answer_bytes=None, only=None):
         self.key, self.title, self.upstream, self.unit, self.arguments = key, title, upstream, unit, arguments
-        self.tls, self.h2 = tls or h2, h2
+        self.tls, self.h2, self.path, self.units, self.answer_bytes, self.only = tls or h2, h2, path, units, answer_bytes, only
 
     def fits(self, peer):
+        if self.only or peer.only:
+            return peer.name in (self.only or ()) or self.key in (peer.only or ())
         if self.h2:
             return self.upstream in peer.tls_ports and peer.name != "sighted"
+        # What is told of an exchange is told once, however long it is.
+        if peer.name == "sighted" and self.unit == "MiB":
+            return False
         return not peer.h2_only and (not self.tls or self.upstream in peer.tls_ports)
 
 
@@ -61,6 +72,12 @@ def relayed(sizes, events):
     timed = [*common, "--connections", sizes.connections, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up]
     once = [*common, "--connections", sizes.handshakes, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up, "--once"]
     h2_streams = sizes.h2_connections * sizes.h2_streams
+    files = ["--connections", sizes.file_connections, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up]
+    file_bytes = sizes.file_mib * MIB
+    def file(key, what, path, arguments, answer_bytes=None):
+        return Load(key, f"{sizes.file_mib} MiB {what}, closed loop, {sizes.file_connections} connections", "fixed", "MiB",
+                    ["closed", *files, *arguments], path=path, units=sizes.file_mib, answer_bytes=answer_bytes)
+    sent = ["--send", "file", "--body-bytes", file_bytes]
     def streams(upstream, count, gap_ms, repeats):
         return ["sse", *common, "--streams", count, "--gap-ms", gap_ms, "--repeats", repeats, "--events", events[upstream]]
     return [
@@ -81,6 +98,12 @@ def relayed(sizes, events):
               "--starts-per-second", sizes.first_rate]),
         Load("fan", f"{sizes.slow_streams:,} streams, an event each {sizes.slow_gap_ms} ms",
              "slow", "event", streams("slow", sizes.slow_streams, sizes.slow_gap_ms, 1)),
+        file("up", "up", FILES, sent),
+        file("up-chunked", "up, chunked", FILES, [*sent, "--chunk-bytes", sizes.file_chunk_bytes]),
+        file("down", "down", f"{FILES}/{file_bytes}/content", ["--send", "get"], file_bytes),
+        file("down-chunked", "down, chunked", f"{FILES}/{file_bytes}-chunked/content", ["--send", "get"], file_bytes),
+        Load("two", f"POST {sizes.body_bytes} B at {sizes.rate:,}/s, one worker on either core and two on both, beside the generator",
+             "fixed", "request", ["open", *timed, "--rate", sizes.rate, "--poisson"], only=SPLIT),
         Load("h2", f"POST over TLS 1.3 HTTP/2, closed loop, {sizes.h2_connections} connections × {sizes.h2_requests} streams",
              "fixed", "request",
              ["closed", *common, "--seconds", sizes.seconds, "--warm-up", sizes.warm_up, "--connections", sizes.h2_connections,
@@ -103,12 +126,14 @@ def idles(sizes):
     def load(key, what, arguments, **over):
         return Load(key, f"{sizes.idle:,} idle {what} connections", "fixed", "connection", arguments, **over)
     return [load("idle", "keep-alive", arguments), load("tls-idle", "TLS", arguments, tls=True),
-            load("h2-idle", "TLS HTTP/2", [*arguments, "--h2", 1], h2=True)]
+            load("h2-idle", "TLS HTTP/2", [*arguments, "--h2", 1], h2=True),
+            # On a port that takes either version only Ringway does.
+            load("h2c-idle", "HTTP/2 in the clear", [*arguments, "--h2", 1], only=("ringway", "before"))]
 
 
 def offer(tools, load, peer, cpus, timeout=180):
     """Runs the load against the peer; its JSON. Failed requests are in it, not raised."""
-    way = peer.tls_way(load.upstream) if load.tls else ["--url", peer.url(load.upstream)]
+    way = peer.tls_way(load.upstream) if load.tls else ["--url", peer.url(load.upstream, load.path)]
     argv = [tools, "load", *load.arguments, *way, "--model", MODELS[load.upstream],
             "--header", HEADER]
     for pid in peer.pids():
@@ -118,7 +143,15 @@ def offer(tools, load, peer, cpus, timeout=180):
                           preexec_fn=lambda: os.sched_setaffinity(0, cpus))
     if done.returncode not in (0, 1) or not done.stdout:
         raise Failed(f"{' '.join(argv)}\nexit {done.returncode}: {done.stderr}")
-    return json.loads(done.stdout)
+    answer = json.loads(done.stdout)
+    got = answer.get("body_bytes")
+    if load.answer_bytes not in (None, got):
+        raise Failed(f"{load.key} {peer.name}: answers of {got} bytes instead of {load.answer_bytes}")
+    if "cpu_us_per_unit" in answer:
+        answer["cpu_us_per_unit"] /= load.units
+    if "per_second" in answer:
+        answer["per_second"] *= load.units
+    return answer
 
 
 def visit(tools, load, peer, cpus):

@@ -22,6 +22,11 @@ MODELS = {"fixed": "mock", "stream": "mock-stream", "stall": "mock-stall", "slow
 # Those that are reached over TLS as well.
 OVER_TLS = ("fixed", "stream", "stall")
 PATH = "/v1/chat/completions"
+FILES = "/v1/files"
+# What a gateway for chat alone can be offered.
+CHAT = ("post", "rate", "sse", "first")
+# One worker on the first core, one on the last, and one on each: compared with each other only.
+SPLIT = ("one-first", "one-last", "two")
 URL = r"listening on http://127\.0\.0\.1:(\d+)"
 
 
@@ -68,15 +73,16 @@ class Upstreams:
 class Peer:
     """A proxy that is running. `ports` has a port for each upstream; no `process` for the direct way.
 
-    `tls_ports` lead to some of them over TLS, under the certificate `ca`. With `h2_only` it is compared nowhere else.
+    `tls_ports` lead to some of them over TLS, under the certificate `ca`. With `h2_only`, or `only` some loads (by key), it is
+    compared nowhere else.
     """
 
-    def __init__(self, name, ports, process=None, tls_ports=None, ca=None, h2_only=False):
+    def __init__(self, name, ports, process=None, tls_ports=None, ca=None, h2_only=False, only=None):
         self.name, self.ports, self.process, self.tls_ports, self.ca = name, ports, process, tls_ports or {}, ca
-        self.h2_only = h2_only
+        self.h2_only, self.only = h2_only, only
 
-    def url(self, upstream):
-        return f"http://127.0.0.1:{self.ports[upstream]}{PATH}"
+    def url(self, upstream, path=PATH):
+        return f"http://127.0.0.1:{self.ports[upstream]}{path}"
 
     def tls_way(self, upstream):
         return ["--url", f"https://127.0.0.1:{self.tls_ports[upstream]}{PATH}", "--ca", self.ca]
@@ -120,10 +126,9 @@ class Peer:
 class Starter:
     """Starts any of the proxies, as often as asked."""
 
-    NAMES = ("nginx", "haproxy", "pingora", "relay", "ringway", "sighted")
-
     def __init__(self, processes, binaries, core, open_files, upstreams, directory):
         self.processes, self.binaries, self.core = processes, binaries, core
+        self.last_core = max(os.sched_getaffinity(0))
         self.open_files, self.upstreams, self.directory = open_files, upstreams, pathlib.Path(directory)
         self._count = 0
         self.certificates = self.directory / "certificates"
@@ -135,7 +140,7 @@ class Starter:
         self._count += 1
         home = self.directory / f"{name}-{self._count}"
         home.mkdir()
-        return getattr(self, f"_{name}")(home, driver)
+        return getattr(self, "_" + name.replace("-", "_"))(home, driver)
 
     def direct(self):
         return Peer("direct", dict(self.upstreams.ports))
@@ -179,8 +184,8 @@ class Starter:
         ports, tls_ports, names = self._ports()
         config = fill("haproxy.conf", home, {
             **names, **self.upstreams.addresses(), "CPU": self.core,
-            # Two descriptors a connection, and some for itself.
-            "CONNECTIONS": min(9900, (self.open_files - 150) // 2)})
+            # Two descriptors a connection, two a pipe, and some for itself.
+            "CONNECTIONS": min(9800, (self.open_files - 300) // 2)})
         return self._peer("haproxy", ports, tls_ports, self.processes.start(
             "haproxy", [find("haproxy"), "-db", "-f", config], {self.core}))
 
@@ -189,7 +194,16 @@ class Starter:
         argv = [self.binaries.pingora, self.certificates / "cert.pem", self.certificates / "key.pem"]
         for prefix, own in (("", ports), ("tls:", tls_ports)):
             argv += [f"{prefix}127.0.0.1:{port}=127.0.0.1:{self.upstreams.ports[name]}" for name, port in own.items()]
-        return self._peer("pingora", ports, tls_ports, self.processes.start("pingora", argv, {self.core}), h2_only=True)
+        return self._peer("pingora", ports, tls_ports, self.processes.start("pingora", argv, {self.core}))
+
+    def _busbar(self, home, _):
+        port, admin = free_port(), free_port()
+        names = {**self.upstreams.addresses(), "DIR": home, "PORT": port, "PORT_ADMIN": admin}
+        fill("busbar-providers.yaml", home, names)
+        process = self.processes.start("busbar", [self.binaries.busbar], {self.core}, {
+            "BUSBAR_CONFIG": str(fill("busbar.yaml", home, names)), "BUSBAR_ADMIN_TOKEN": "a" * 32, "PERF_KEY": KEY,
+            "RUST_LOG": "error"})
+        return Peer("busbar", {upstream: port for upstream in MODELS}, process, only=CHAT)
 
     def _relay(self, _home, _):
         argv = [self.binaries.tools, "relay"]
@@ -204,22 +218,41 @@ class Starter:
         sight = f'[admin]\naddress = "127.0.0.1:{free_port()}"\n[access_log]\npath = "{home}/access.log"\n'
         return self._ringway(home, driver, "sighted", sight)
 
-    def _ringway(self, home, driver, name="ringway", sight=""):
+    def _before(self, home, driver):
+        """The other build, with the defaults."""
+        return self._ringway(home, driver, "before", binary=self.binaries.against)
+
+    def _one_first(self, home, driver):
+        return self._ringway(home, driver, "one-first", only=("two",))
+
+    def _one_last(self, home, driver):
+        return self._ringway(home, driver, "one-last", cores={self.last_core}, only=("two",))
+
+    def _two(self, home, driver):
+        return self._ringway(home, driver, "two", cores={self.core, self.last_core}, only=("two",))
+
+    def _ringway(self, home, driver, name="ringway", sight="", binary=None, cores=None, only=None):
         port, tls_port = free_port(), free_port()
+        cores = cores or {self.core}
         config = fill("ringway.toml", home, {
-            **self.upstreams.addresses(), "CPU": self.core, "DRIVER": driver, "PORT": port, "PORT_TLS": tls_port,
+            **self.upstreams.addresses(), "CPU": ",".join(map(str, sorted(cores))), "DRIVER": driver, "PORT": port,
+            "PORT_TLS": tls_port, "RING": "" if binary else self.binaries.ring,
             "CERTIFICATES": self.certificates, "SIGHT": sight,
             "KEY_HASH": "sha256:" + hashlib.sha256(KEY.encode()).hexdigest()})
         process = self.processes.start(
-            name, [*self.binaries.wrapper(home), self.binaries.ringway, "serve", "--config", config], {self.core})
-        return self._peer(name, {upstream: port for upstream in MODELS}, {upstream: tls_port for upstream in OVER_TLS}, process)
+            name, [*self.binaries.wrapper(home), binary or self.binaries.ringway, "serve", "--config", config], cores)
+        return Peer(name, {upstream: port for upstream in MODELS}, process, {upstream: tls_port for upstream in OVER_TLS},
+                    self.certificates / "cert.pem", only=only)
 
 
 class Binaries:
-    """What was built, and what to run Ringway under (callgrind)."""
+    """What was built, what to run Ringway under (callgrind), another build to compare it with, and lines of TOML for the
+    [ring] of the first."""
 
-    def __init__(self, ringway, tools, wrapper=lambda home: [], pingora=None):
+    def __init__(self, ringway, tools, wrapper=lambda home: [], pingora=None, against=None, busbar=None, ring=""):
         self.ringway, self.tools, self.wrapper, self.pingora = pathlib.Path(ringway), pathlib.Path(tools), wrapper, pingora
+        self.against, self.busbar = (file and pathlib.Path(file).resolve() for file in (against, busbar))
+        self.ring = ring
 
 
 def fill(template, home, values):
@@ -242,4 +275,6 @@ def versions(binaries):
         "ringway": first_line(binaries.ringway, "--version").removeprefix("ringway "),
         **({"pingora": re.search(r'name = "pingora-core"\nversion = "(.*)"', PINGORA_LOCK.read_text())[1]}
            if binaries.pingora else {}),
+        **({"busbar": first_line(binaries.busbar, "--version").split(" ")[1]} if binaries.busbar else {}),
+        **({"before": first_line(binaries.against, "--version").removeprefix("ringway ")} if binaries.against else {}),
     }

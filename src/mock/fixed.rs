@@ -3,7 +3,7 @@
 //! One answer is prebuilt and goes out with one write; streams get prebuilt events from one ticker, their
 //! phases spread evenly over the gap, so that thousands of streams make a steady flow and not a burst. The
 //! HTTP is the least that a correct client needs; it reads requests of `Content-Length` or chunked
-//! bodies and trusts them. No faults, no scripts: those are [`super::service`]'s.
+//! bodies and trusts them. Files are [`super::transfer`]'s. No faults, no scripts: those are [`super::service`]'s.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -27,6 +27,7 @@ use super::answer::{Ask, STAMP, STAMP_DIGITS};
 use super::openai;
 use super::script::{Script, Usage};
 use super::stats::{Connection, Exchange, State, monotonic_ns};
+use super::transfer::{Block, Download, FILE_BYTES_MAX, PIECE_BYTES, Swallowed, Upload, is_upload};
 
 /// Bytes of one request read at most; a longer one ends its connection.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -40,6 +41,7 @@ pub(crate) struct Answers {
     event: Vec<u8>,
     tail: Vec<u8>,
     tail_with_usage: Vec<u8>,
+    block: Block,
     tokens: u32,
     ttft_ns: u64,
     gap_ns: u64,
@@ -61,10 +63,7 @@ impl Answers {
         let shortest = openai::chat(&one(1, 1), &ask).len();
         let padding = u32::try_from(body_bytes.saturating_sub(shortest)).unwrap_or(u32::MAX);
         let body = openai::chat(&one(1, 1 + padding), &ask);
-        let whole = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let whole = json_answer(&body);
         let chunk = |events: &[&str]| {
             let text: String = events.iter().map(|data| format!("data: {data}\n\n")).collect();
             format!("{:x}\r\n{text}\r\n", text.len())
@@ -84,11 +83,17 @@ impl Answers {
             event: chunk(&[&content]).into_bytes(),
             tail: (chunk(&[data[1], data[3]]) + "0\r\n\r\n").into_bytes(),
             tail_with_usage: (chunk(&[data[1], data[2], data[3]]) + "0\r\n\r\n").into_bytes(),
+            block: Block::new(),
             tokens: script.tokens,
             ttft_ns: nanos(script.ttft),
             gap_ns: nanos(script.gap).max(1),
         }
     }
+}
+
+fn json_answer(body: &str) -> String {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
+    format!("{head}{}\r\n\r\n{body}", body.len())
 }
 
 /// The closing braces of an object but its last.
@@ -139,15 +144,25 @@ impl Peer {
         loop {
             let request = match Request::parse(&buf) {
                 Parsed::Whole(request) => request,
+                Parsed::Upload { head_bytes, length } => {
+                    if !self.swallow(Upload::new(length), head_bytes, &mut buf, &mut read).await {
+                        return;
+                    }
+                    continue;
+                }
                 Parsed::Partial if buf.len() < REQUEST_BYTES_MAX => match read.read_buf(&mut buf).await {
                     Ok(bytes) if bytes > 0 => continue,
                     _ => return,
                 },
                 Parsed::Partial | Parsed::Malformed => return,
             };
-            let control = self.control(&request);
             let bytes = request.bytes;
-            if let Some(answer) = control {
+            if let Some(download) = Download::of_path(request.path).filter(|_| !request.is_post) {
+                let exchange = self.connection.begin(request.path);
+                if self.transfer(download, exchange).await.is_err() {
+                    return;
+                }
+            } else if let Some(answer) = self.control(&request) {
                 if self.send(answer.as_bytes()).await.is_err() {
                     return;
                 }
@@ -181,10 +196,7 @@ impl Peer {
             (false, path) if path.ends_with("/models") => openai::models(),
             (false, _) => serde_json::to_string(&self.shared.stats.snapshot()).unwrap_or_default(),
         };
-        Some(format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        ))
+        Some(json_answer(&body))
     }
 
     async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
@@ -196,6 +208,49 @@ impl Peer {
             }
         }
         Ok(())
+    }
+
+    async fn transfer(&self, mut download: Download, mut exchange: Exchange) -> io::Result<()> {
+        self.send(download.head().as_bytes()).await?;
+        while let Some(piece) = download.next(&self.answers.block) {
+            self.send(piece.as_ref()).await?;
+            exchange.sent(piece.as_ref().len());
+        }
+        exchange.end(State::Completed);
+        Ok(())
+    }
+
+    /// Reads an upload to its end, whose head is at the start of `buf`, and answers with its length; false if the client
+    /// left. Leaves in `buf` what came behind it.
+    async fn swallow(
+        &mut self,
+        mut upload: Upload,
+        head_bytes: usize,
+        buf: &mut Vec<u8>,
+        read: &mut OwnedReadHalf,
+    ) -> bool {
+        let exchange = self.connection.begin("/files");
+        buf.drain(..head_bytes);
+        let bytes = loop {
+            match upload.feed(buf) {
+                Swallowed::Whole { used, bytes } => {
+                    buf.drain(..used);
+                    break bytes;
+                }
+                Swallowed::Malformed => return false,
+                Swallowed::Partial => buf.clear(),
+            }
+            buf.reserve(PIECE_BYTES);
+            if !matches!(read.read_buf(buf).await, Ok(1..)) {
+                return false;
+            }
+        };
+        let answer = json_answer(&format!(r#"{{"object":"file","bytes":{bytes}}}"#));
+        if self.send(answer.as_bytes()).await.is_err() {
+            return false;
+        }
+        exchange.end(State::Completed);
+        true
     }
 
     /// Hands a stream to the ticker and waits for its end; false if the client left.
@@ -404,6 +459,11 @@ struct Request<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum Parsed<'a> {
     Whole(Request<'a>),
+    /// The head of an upload; the length is missing where it comes in chunks.
+    Upload {
+        head_bytes: usize,
+        length: Option<usize>,
+    },
     Partial,
     Malformed,
 }
@@ -422,6 +482,8 @@ impl Request<'_> {
             return Parsed::Malformed;
         };
         let path = target.split('?').next().unwrap_or(target);
+        let is_upload = method == "POST" && is_upload(path);
+        let bytes_max = if is_upload { FILE_BYTES_MAX } else { REQUEST_BYTES_MAX };
         let mut length = Some(0);
         for line in lines {
             let Some((name, value)) = line.split_once(':') else {
@@ -429,12 +491,15 @@ impl Request<'_> {
             };
             if name.eq_ignore_ascii_case("content-length") {
                 length = Some(match value.trim().parse::<usize>() {
-                    Ok(length) if length <= REQUEST_BYTES_MAX => length,
+                    Ok(length) if length <= bytes_max => length,
                     _ => return Parsed::Malformed,
                 });
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 length = None;
             }
+        }
+        if is_upload {
+            return Parsed::Upload { head_bytes, length };
         }
         let rest = &buf[head_bytes..];
         let length = match length {
@@ -478,6 +543,14 @@ mod tests {
             ("POST /a HTTP/1.1\r\nContent-Length: 17\r\n\r\n{\"stream\" : true}", whole("/a", true, false, 57)),
             ("POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n{", Parsed::Partial),
             ("POST /a HTTP/1.1\r\n", Parsed::Partial),
+            (
+                "POST /v1/files HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+                Parsed::Upload { head_bytes: 46, length: Some(9) },
+            ),
+            (
+                "POST /v1/files HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Parsed::Upload { head_bytes: 55, length: None },
+            ),
             ("POST /a HTTP/1.1\r\nContent-Length: x\r\n\r\n", Parsed::Malformed),
             ("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", Parsed::Partial),
         ] {

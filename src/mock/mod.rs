@@ -24,6 +24,7 @@ mod service;
 pub mod stats;
 mod tap;
 mod text;
+mod transfer;
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,8 @@ pub struct MockConfig {
     /// Threads, each with a runtime of its own; at least 1. Default 1.
     pub threads: usize,
     /// If set, scripts are off and any POST gets one prebuilt answer of so many bytes (at least 300), at the
-    /// least cost; a streamed one gets prebuilt events of `script.tokens` tokens, one each `script.gap`.
+    /// least cost; a streamed one gets prebuilt events of `script.tokens` tokens, one each `script.gap`. Files come and
+    /// go as `transfer.rs` says.
     pub fixed: Option<usize>,
 }
 

@@ -503,3 +503,24 @@ fn the_fixed_mode_answers_streams_and_notices_who_leaves() {
     eventually("it was cancelled", || Some(silent.stats()).filter(|seen| seen.cancelled == 1));
     eventually("all five are seen to have ended", || Some(mock.stats()).filter(|seen| seen.completed == 5));
 }
+
+#[test]
+fn the_fixed_mode_swallows_uploads_and_sends_files() {
+    let mock = start(MockConfig { fixed: Some(1024), ..MockConfig::default() });
+    let mut stream = connect(&mock);
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    for (rest, bytes) in [("Content-Length: 3\r\n\r\nabc", 3), (chunked, 5), ("Content-Length: 0\r\n\r\n", 0)] {
+        stream.write_all(format!("POST /v1/files HTTP/1.1\r\nHost: x\r\n{rest}").as_bytes()).expect("sent");
+        assert_eq!(receive(&mut stream).json()["bytes"], bytes, "{rest:?}");
+    }
+    for (id, bytes) in [("700000", 700_000), ("700000-chunked", 700_000), ("0-chunked", 0)] {
+        let get = format!("GET /v1/files/{id}/content HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(get.as_bytes()).expect("sent");
+        let seen = receive(&mut stream);
+        assert_eq!((seen.status(), seen.body.len(), seen.whole), ("200", bytes, true), "{id}");
+    }
+    // One connection, and what follows is understood.
+    stream.write_all(chat("any", false, "").as_bytes()).expect("sent");
+    assert_eq!(receive(&mut stream).body.len(), 1024);
+    eventually("all are seen to have ended", || Some(mock.stats()).filter(|seen| seen.completed == 7));
+}

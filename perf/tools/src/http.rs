@@ -53,25 +53,65 @@ pub fn chat_request(target: &Target, headers: &[String], model: &str, body_bytes
     let after = r#""}]}"#;
     let filling = body_bytes.saturating_sub(before.len() + after.len());
     let body = format!("{before}{}{after}", "lorem ipsum ".chars().cycle().take(filling).collect::<String>());
-    let mut lines: Vec<(&str, &str)> =
-        vec![("User-Agent", "ringway-perf"), ("Accept", "*/*"), ("Content-Type", "application/json")];
-    lines.extend(headers.iter().filter_map(|header| header.split_once(':')).map(|(name, value)| (name, value.trim())));
     let length = body.len().to_string();
-    lines.push(("Content-Length", &length));
+    let lines = [("Content-Type", "application/json"), ("Content-Length", &length)];
+    request(target, headers, "POST", &lines, body.as_bytes(), body.clone().into_bytes())
+}
 
-    let mut http1 = format!("POST {} HTTP/1.1\r\nHost: {}\r\n", target.path, target.authority);
+/// A POST of `bytes` octets, in chunks of `chunk_bytes` unless that is 0. Over HTTP/2 there are no chunks.
+pub fn file_request(target: &Target, headers: &[String], bytes: usize, chunk_bytes: usize) -> ChatRequest {
+    let body = vec![b'x'; bytes];
+    let kind = ("Content-Type", "application/octet-stream");
+    if chunk_bytes == 0 {
+        let length = bytes.to_string();
+        return request(target, headers, "POST", &[kind, ("Content-Length", &length)], &body, body.clone());
+    }
+    let mut framed = Vec::with_capacity(bytes + bytes / chunk_bytes * 16 + 16);
+    for chunk in body.chunks(chunk_bytes) {
+        framed.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        framed.extend_from_slice(chunk);
+        framed.extend_from_slice(b"\r\n");
+    }
+    framed.extend_from_slice(b"0\r\n\r\n");
+    request(target, headers, "POST", &[kind, ("Transfer-Encoding", "chunked")], &framed, body)
+}
+
+/// A GET.
+pub fn get_request(target: &Target, headers: &[String]) -> ChatRequest {
+    request(target, headers, "GET", &[], &[], Vec::new())
+}
+
+/// A request with `own` fields besides those that all have; `framed` is its body as HTTP/1.1 has it.
+fn request(
+    target: &Target,
+    headers: &[String],
+    method: &str,
+    own: &[(&str, &str)],
+    framed: &[u8],
+    body: Vec<u8>,
+) -> ChatRequest {
+    let mut lines: Vec<(&str, &str)> = vec![("User-Agent", "ringway-perf"), ("Accept", "*/*")];
+    lines.extend(headers.iter().filter_map(|header| header.split_once(':')).map(|(name, value)| (name, value.trim())));
+    lines.extend_from_slice(own);
+
+    let mut http1 = format!("{method} {} HTTP/1.1\r\nHost: {}\r\n", target.path, target.authority);
     let mut fields = vec![
-        (":method".to_owned(), "POST".to_owned()),
+        (":method".to_owned(), method.to_owned()),
         (":scheme".to_owned(), if target.tls { "https" } else { "http" }.to_owned()),
         (":authority".to_owned(), target.authority.clone()),
         (":path".to_owned(), target.path.clone()),
     ];
     for (name, value) in lines {
         http1.push_str(&format!("{name}: {value}\r\n"));
-        fields.push((name.to_ascii_lowercase(), value.to_owned()));
+        // What belongs to one hop is no field of HTTP/2.
+        if name != "Transfer-Encoding" {
+            fields.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
     }
-    http1.push_str(&format!("\r\n{body}"));
-    ChatRequest { http1: http1.into_bytes(), fields, body: body.into_bytes() }
+    http1.push_str("\r\n");
+    let mut http1 = http1.into_bytes();
+    http1.extend_from_slice(framed);
+    ChatRequest { http1, fields, body }
 }
 
 /// Why an answer can't be understood.
@@ -347,6 +387,25 @@ mod tests {
         let two = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 ";
         assert_eq!(decoder.feed(two, |_| {}), Ok(two.len() - 9));
         assert!(decoder.is_done());
+    }
+
+    #[test]
+    fn files_go_out_as_asked_for() {
+        let target = parse_target("http://127.0.0.1:8080/v1/files").unwrap();
+        for (bytes, chunk_bytes, head, body) in [
+            (5, 0, "Content-Length: 5", "xxxxx"),
+            (5, 2, "Transfer-Encoding: chunked", "2\r\nxx\r\n2\r\nxx\r\n1\r\nx\r\n0\r\n\r\n"),
+            (0, 2, "Transfer-Encoding: chunked", "0\r\n\r\n"),
+        ] {
+            let request = file_request(&target, &[], bytes, chunk_bytes);
+            let text = String::from_utf8(request.http1).unwrap();
+            assert!(text.starts_with("POST /v1/files HTTP/1.1\r\n") && text.contains(head), "{text}");
+            assert_eq!(text.split_once("\r\n\r\n").unwrap().1, body);
+            assert_eq!(request.body.len(), bytes);
+            assert!(request.fields.iter().all(|(name, _)| name != "transfer-encoding"));
+        }
+        let get = String::from_utf8(get_request(&target, &["X-A: b".into()]).http1).unwrap();
+        assert!(get.starts_with("GET /v1/files ") && get.ends_with("X-A: b\r\n\r\n"), "{get}");
     }
 
     #[test]

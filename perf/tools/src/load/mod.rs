@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::channel::{self, Multiplex, Way};
@@ -63,6 +63,12 @@ pub struct Common {
     /// Length of the request body.
     #[arg(long, default_value_t = 1024)]
     body_bytes: usize,
+    /// What is sent: a chat request; a file of --body-bytes octets; or a GET without a body.
+    #[arg(long, value_enum, default_value_t)]
+    send: What,
+    /// Send a file in chunks of so many bytes. 0: with its length.
+    #[arg(long, default_value_t = 0)]
+    chunk_bytes: usize,
     /// Process under test, whose CPU time is read at both ends; repeatable.
     #[arg(long = "pid")]
     pids: Vec<u32>,
@@ -75,6 +81,15 @@ pub struct Common {
     /// Speak HTTP/2, in the clear too, with so many requests at a time on each connection. 0: HTTP/1.1.
     #[arg(long, default_value_t = 0)]
     h2: usize,
+}
+
+/// What a request is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum What {
+    #[default]
+    Chat,
+    File,
+    Get,
 }
 
 impl Common {
@@ -94,7 +109,11 @@ impl Common {
     }
 
     fn request(&self, stream: bool) -> ChatRequest {
-        http::chat_request(&self.url, &self.headers, &self.model, self.body_bytes, stream)
+        match self.send {
+            What::Chat => http::chat_request(&self.url, &self.headers, &self.model, self.body_bytes, stream),
+            What::File => http::file_request(&self.url, &self.headers, self.body_bytes, self.chunk_bytes),
+            What::Get => http::get_request(&self.url, &self.headers),
+        }
     }
 }
 

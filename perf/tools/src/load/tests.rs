@@ -50,6 +50,8 @@ fn common(address: SocketAddr) -> Common {
         headers: Vec::new(),
         model: "mock".into(),
         body_bytes: 300,
+        send: What::Chat,
+        chunk_bytes: 0,
         pids: vec![std::process::id()],
         ca: None,
         resume: false,

@@ -54,6 +54,8 @@ fn closed(home: &Path, address: SocketAddr, once: bool, resume: bool, h2: usize)
         headers: Vec::new(),
         model: "mock".into(),
         body_bytes: 300,
+        send: What::Chat,
+        chunk_bytes: 0,
         pids: vec![std::process::id()],
         ca: Some(home.join("cert.pem")),
         resume,
