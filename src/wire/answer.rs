@@ -3,7 +3,10 @@
 //! A scanner of structure, not a validator: it follows strings and nesting and keeps two bounded values of the top
 //! level. The body may be of any size and cut anywhere; it is neither held nor changed.
 
+use std::sync::LazyLock;
+
 use memchr::memchr2;
+use memchr::memmem::Finder;
 use serde_json::value::RawValue;
 
 use super::chat::{UpstreamFault, Usage, is_fault};
@@ -33,6 +36,14 @@ impl Answer {
         let mut scan = AnswerScan::new(dialect);
         scan.push(body);
         scan.finish()
+    }
+
+    /// The failure that a body reports which is held whole; as [`Answer::read`] has it, but for nearly all it takes a glance.
+    pub fn read_error(dialect: Dialect, body: &[u8]) -> Option<UpstreamFault> {
+        static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
+        // Where there is no such name there can be no such field.
+        NAME.find(body)?;
+        Answer::read(dialect, body).error
     }
 }
 

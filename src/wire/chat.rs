@@ -275,13 +275,15 @@ impl UpstreamFault {
             let message = serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned());
             return UpstreamFault::new(None, None, message, overloaded);
         };
-        let label = |raw: Option<&RawValue>| raw.and_then(text).map(|text| bounded(&text, LABEL_BYTES_MAX).to_owned());
+        let label = |raw: Option<&RawValue>| {
+            raw.and_then(|raw| text(raw.get())).map(|text| bounded(&text, LABEL_BYTES_MAX).to_owned())
+        };
         let (code, kind) = (label(shape.code), label(shape.kind));
-        let message = shape.message.and_then(text).unwrap_or_default().into_owned();
+        let message = shape.message.and_then(|raw| text(raw.get())).unwrap_or_default().into_owned();
         let mut fault = UpstreamFault::new(code, kind, message, overloaded);
         let numbers = [shape.code, shape.status, shape.status_code];
-        let told = numbers.into_iter().flatten().find_map(|raw| text(raw)?.parse::<u16>().ok());
-        let status = shape.status.and_then(text);
+        let told = numbers.into_iter().flatten().find_map(|raw| text(raw.get())?.parse::<u16>().ok());
+        let status = shape.status.and_then(|raw| text(raw.get()));
         if let Some(told) = told.filter(|told| (400..=599).contains(told)) {
             fault.status = told;
         } else if fault.status == 502 {

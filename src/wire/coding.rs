@@ -292,6 +292,11 @@ impl Decoder {
         Decoder { caps, outer: Stage::new(outer), inner, taken: 0, given: 0, fault: None }
     }
 
+    /// Bytes that it holds beside what this program's own allocator gave it.
+    pub fn foreign_bytes(&self) -> usize {
+        self.outer.foreign_bytes() + self.inner.as_ref().map_or(0, |inner| inner.stage.foreign_bytes())
+    }
+
     /// Decodes from the front of `input` into `room`, which is not empty. Call again with the bytes after
     /// [`Step::consumed`] while there are some or [`Step::more`] says so.
     ///

@@ -103,18 +103,21 @@ pub(super) fn present(json: &str) -> bool {
 }
 
 /// The text of a string or number; `None` for any other value.
-pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    match raw.get().as_bytes() {
-        [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => Some(Cow::Borrowed(tag(raw))),
-        [b'"', ..] => serde_json::from_str(raw.get()).ok().map(Cow::Owned),
-        [b'-' | b'0'..=b'9', ..] => Some(Cow::Borrowed(raw.get())),
+pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
+    match json.as_bytes() {
+        [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => Some(Cow::Borrowed(unquoted(json))),
+        [b'"', ..] => serde_json::from_str(json).ok().map(Cow::Owned),
+        [b'-' | b'0'..=b'9', ..] => Some(Cow::Borrowed(json)),
         _ => None,
     }
 }
 
 /// The text of a string that is expected to be one of a few plain words. One with an escape reads as no known word.
 pub(super) fn tag(raw: &RawValue) -> &str {
-    let json = raw.get();
+    unquoted(raw.get())
+}
+
+fn unquoted(json: &str) -> &str {
     json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or("")
 }
 

@@ -3,6 +3,8 @@
 //! The body is never parsed as a whole and never written anew: every byte outside of the patches goes on as it came,
 //! unknown fields, key order, odd numbers and odd escapes included. A field that could be read in two ways is refused.
 
+mod glance;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -124,8 +126,10 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
         return Err(ScanError::NotAnObject);
     }
-    let fields: Fields<'_, false> =
-        serde_json::from_slice(body).map_err(|error| ScanError::Syntax(error.to_string()))?;
+    let fields = match Fields::at_a_glance(body) {
+        Some(fields) => fields,
+        None => Fields::<'_, false>::of(body)?,
+    };
     if let Some(duplicate) = fields.duplicate {
         return Err(ScanError::Duplicate(duplicate));
     }
@@ -134,7 +138,7 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     }
     let model = match fields.model {
         None => None,
-        Some(raw) if raw.get().starts_with('"') => {
+        Some(raw) if raw.starts_with('"') => {
             let name = text(raw).ok_or(ScanError::ModelType)?;
             Some(Model { name, range: range_in(body, raw) })
         }
@@ -142,45 +146,69 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     };
     let stream_options = match fields.stream_options {
         None => StreamOptions::Absent,
-        Some(raw) if raw.get() == "null" => StreamOptions::Null(range_in(body, raw)),
-        Some(raw) if raw.get().starts_with('{') => read_stream_options(body, raw)?,
+        Some("null") => StreamOptions::Null(fields.stream_options.map_or(0..0, |raw| range_in(body, raw))),
+        Some(raw) if raw.starts_with('{') => read_stream_options(body, raw)?,
         Some(_) => StreamOptions::Odd,
     };
     Ok(Scan {
         model,
-        stream: fields.stream.is_some_and(|raw| raw.get() == "true"),
+        stream: fields.stream == Some("true"),
         stream_range: fields.stream.map_or(0..0, |raw| range_in(body, raw)),
         stream_options,
     })
 }
 
-fn read_stream_options(body: &[u8], raw: &RawValue) -> Result<StreamOptions, ScanError> {
-    let fields: Fields<'_, true> =
-        serde_json::from_str(raw.get()).map_err(|error| ScanError::Syntax(error.to_string()))?;
+fn read_stream_options(body: &[u8], raw: &str) -> Result<StreamOptions, ScanError> {
+    let fields = Fields::<'_, true>::of(raw.as_bytes())?;
     if fields.include_usage_twice {
         return Err(ScanError::Duplicate("stream_options.include_usage"));
     }
-    let include_usage = fields.include_usage.map(|raw| (raw.get() == "true", range_in(body, raw)));
+    let include_usage = fields.include_usage.map(|raw| (raw == "true", range_in(body, raw)));
     Ok(StreamOptions::Object { range: range_in(body, raw), empty: fields.count == 0, include_usage })
 }
 
 /// Where a value borrowed from `body` lies in it.
-fn range_in(body: &[u8], raw: &RawValue) -> Range<usize> {
-    let start = raw.get().as_ptr().addr().saturating_sub(body.as_ptr().addr());
-    start..start + raw.get().len()
+fn range_in(body: &[u8], raw: &str) -> Range<usize> {
+    let start = raw.as_ptr().addr().saturating_sub(body.as_ptr().addr());
+    start..start + raw.len()
 }
 
 /// The fields of an object that anything is decided by, unread: of `stream_options` if `IN_OPTIONS`, else of the request.
 #[derive(Default)]
 struct Fields<'a, const IN_OPTIONS: bool> {
     count: usize,
-    model: Option<&'a RawValue>,
-    stream: Option<&'a RawValue>,
-    stream_options: Option<&'a RawValue>,
+    model: Option<&'a str>,
+    stream: Option<&'a str>,
+    stream_options: Option<&'a str>,
     duplicate: Option<&'static str>,
     misspelt: bool,
-    include_usage: Option<&'a RawValue>,
+    include_usage: Option<&'a str>,
     include_usage_twice: bool,
+}
+
+impl<'a> Fields<'a, false> {
+    /// The fields of an ordinary request; `None` if a parser has to see it.
+    fn at_a_glance(body: &'a [u8]) -> Option<Self> {
+        let mut fields = Fields::default();
+        glance::fields(body, |name, value| {
+            let place = match Name::of(name) {
+                Name::Model => &mut fields.model,
+                Name::Stream => &mut fields.stream,
+                Name::StreamOptions => &mut fields.stream_options,
+                Name::LikeModel => return None,
+                Name::IncludeUsage | Name::Other => return Some(()),
+            };
+            let value = std::str::from_utf8(&body[value]).ok()?;
+            place.replace(value).is_none().then_some(())
+        })?;
+        Some(fields)
+    }
+}
+
+impl<'a, const IN_OPTIONS: bool> Fields<'a, IN_OPTIONS> {
+    fn of(object: &'a [u8]) -> Result<Self, ScanError> {
+        serde_json::from_slice(object).map_err(|error| ScanError::Syntax(error.to_string()))
+    }
 }
 
 impl<'de: 'a, 'a, const IN_OPTIONS: bool> Deserialize<'de> for Fields<'a, IN_OPTIONS> {
@@ -208,7 +236,7 @@ impl<'de, const IN_OPTIONS: bool> Visitor<'de> for FieldsVisitor<IN_OPTIONS> {
                 Name::StreamOptions => (&mut fields.stream_options, "stream_options"),
                 Name::IncludeUsage if IN_OPTIONS => {
                     fields.include_usage_twice |= fields.include_usage.is_some();
-                    fields.include_usage = Some(map.next_value()?);
+                    fields.include_usage = Some(map.next_value::<&RawValue>()?.get());
                     continue;
                 }
                 Name::LikeModel if !IN_OPTIONS => {
@@ -222,7 +250,7 @@ impl<'de, const IN_OPTIONS: bool> Visitor<'de> for FieldsVisitor<IN_OPTIONS> {
                     continue;
                 }
             };
-            if place.replace(map.next_value()?).is_some() {
+            if place.replace(map.next_value::<&RawValue>()?.get()).is_some() {
                 fields.duplicate = Some(name);
             }
         }
@@ -238,6 +266,19 @@ enum Name {
     StreamOptions,
     IncludeUsage,
     Other,
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Name {
+        match name {
+            b"model" => Name::Model,
+            b"stream" => Name::Stream,
+            b"stream_options" => Name::StreamOptions,
+            b"include_usage" => Name::IncludeUsage,
+            name if name.eq_ignore_ascii_case(b"model") => Name::LikeModel,
+            _ => Name::Other,
+        }
+    }
 }
 
 /// Reads a key as bytes, so that one with half a surrogate pair is merely unknown. Escapes are undone.
@@ -259,14 +300,7 @@ impl Visitor<'_> for NameSeed {
     }
 
     fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
-        Ok(match name {
-            b"model" => Name::Model,
-            b"stream" => Name::Stream,
-            b"stream_options" => Name::StreamOptions,
-            b"include_usage" => Name::IncludeUsage,
-            name if name.eq_ignore_ascii_case(b"model") => Name::LikeModel,
-            _ => Name::Other,
-        })
+        Ok(Name::of(name))
     }
 }
 

@@ -183,11 +183,17 @@ impl Events {
     }
 }
 
+/// Whether anybody wants to know what an answer has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadsUsage(pub bool);
+
 /// An answer on its way to the client.
 pub enum Answer {
     /// An event stream.
     Events(Box<Events>),
-    /// An unstreamed JSON answer.
+    /// An unstreamed JSON answer that is held, and read once it is whole, which takes a glance for most.
+    Held(Dialect, ReadsUsage),
+    /// One that is too large to hold, or is passed on whatever it says: read as it passes.
     Json(Box<AnswerScan>),
     /// Any of these, encoded.
     Coded(Box<Coded>),
@@ -206,11 +212,32 @@ impl Answer {
                 !bytes.is_empty()
             }
             Answer::Coded(coded) => coded.push(bytes, out),
-            Answer::Opaque => {
+            Answer::Held(..) | Answer::Opaque => {
                 out.extend_from_slice(bytes);
                 !bytes.is_empty()
             }
         }
+    }
+
+    /// It is held no longer, of which `out` has come: from here on it is read as it passes.
+    pub fn let_go(&mut self, out: &[u8]) {
+        if let Answer::Held(dialect, reads_usage) = *self {
+            let mut scan = AnswerScan::new(dialect).with_usage(reads_usage.0);
+            scan.push(out);
+            *self = Answer::Json(Box::new(scan));
+        }
+    }
+
+    /// The usage and the failure that an unstreamed JSON answer tells of, all of which has come, and is `body` if it was held.
+    pub fn finish(&mut self, body: &[u8]) -> (Option<Usage>, Option<UpstreamFault>) {
+        let told = match self {
+            Answer::Held(dialect, ReadsUsage(true)) => Some(wire::answer::Answer::read(*dialect, body)),
+            Answer::Held(dialect, ReadsUsage(false)) => {
+                return (None, wire::answer::Answer::read_error(*dialect, body));
+            }
+            _ => self.scan_mut().map(AnswerScan::finish),
+        };
+        told.map_or((None, None), |told| (told.usage, told.error))
     }
 
     /// The event stream that it is, encoded or not.
@@ -233,7 +260,17 @@ impl Answer {
         }
     }
 
-    /// What was read of an unstreamed JSON answer, encoded or not.
+    /// True for an unstreamed JSON answer, encoded or not.
+    #[inline]
+    pub fn is_json(&self) -> bool {
+        match self {
+            Answer::Held(..) | Answer::Json(_) => true,
+            Answer::Coded(coded) => coded.plain().is_json(),
+            Answer::Events(_) | Answer::Opaque => false,
+        }
+    }
+
+    /// What was read of an unstreamed JSON answer as it passed, encoded or not.
     #[inline]
     pub fn scan_mut(&mut self) -> Option<&mut AnswerScan> {
         match self {

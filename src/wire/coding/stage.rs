@@ -78,6 +78,14 @@ impl Stage {
         self.fault.is_none() && matches!(self.state, State::Empty | State::Between(_) | State::Ended)
     }
 
+    /// As [`super::Decoder::foreign_bytes`]: zstd is in C, and asks the C library for its window.
+    pub fn foreign_bytes(&self) -> usize {
+        match &self.state {
+            State::Inside(Engine::Zstd(context), _) | State::Between(Engine::Zstd(context)) => context.sizeof(),
+            _ => 0,
+        }
+    }
+
     /// Calls the library once.
     pub fn advance(&mut self, input: &[u8], room: &mut [u8], step: &mut Step) -> Result<(), Fault> {
         if let Some(fault) = self.fault {

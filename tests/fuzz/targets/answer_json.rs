@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 fuzz_target!(|data: &[u8]| {
     for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
         let whole = Answer::read(dialect, data);
+        assert_eq!(Answer::read_error(dialect, data), whole.error);
         for pieces in cuts(data) {
             let mut scan = AnswerScan::new(dialect);
             pieces.iter().for_each(|piece| scan.push(piece));
