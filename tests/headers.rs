@@ -83,6 +83,14 @@ const REQUESTS: &[Row] = &[
     ("sec-*", "sec-ch-ua", "x", Removed),
     ("access-control-*", "access-control-request-headers", "x", Removed),
     ("x-ringway-*", "X-Ringway-Debug", "1", Removed),
+    // Look-alikes.
+    ("", "Content_Length", "5", Removed),
+    ("", "content-length_", "5", Kept),
+    ("", "Transfer_Encoding", "chunked", Removed),
+    ("", "X_Forwarded_For", "192.0.2.1", Removed),
+    ("", "X-Forwarded_Proto", "https", Removed),
+    ("", "x_api_key", "sk-1", Removed),
+    ("", "api_key", "sk-1", Removed),
     // All else, and what looks alike.
     ("", "x-ringwa", "1", Kept),
     ("", "x-forwarded", "1", Kept),
@@ -127,6 +135,8 @@ const ANSWERS: &[Row] = &[
     ("x-accel-buffering", "x-accel-buffering", "yes", Removed),
     ("x-accel-*", "X-Accel-Redirect", "/internal", Removed),
     ("x-sendfile", "X-Sendfile", "/etc/passwd", Removed),
+    ("", "content_length", "5", Removed),
+    ("", "Transfer_Encoding", "chunked", Removed),
     ("access-control-*", "access-control-allow-origin", "*", Said(PAGE)),
     ("access-control-*", "access-control-allow-methods", "*", Removed),
     ("access-control-*", "access-control-expose-headers", "", Said("x-request-id")),

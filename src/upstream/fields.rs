@@ -53,7 +53,8 @@ pub fn is_of_encoded_bytes(name: &[u8]) -> bool {
     NAMES.iter().any(|own| name.eq_ignore_ascii_case(own))
 }
 
-/// Ours, what proxies in front of us tell of the client, and what browsers tell of a page.
+/// Ours, what proxies in front of us tell of the client, and what browsers tell of a page. Of what has a name of its own in
+/// [`Known`] only the look-alike with underscores comes here.
 fn is_request_field_withheld(name: &[u8]) -> bool {
     match name.first().map(|first| first | 0x20) {
         Some(b'x') => {
@@ -62,13 +63,14 @@ fn is_request_field_withheld(name: &[u8]) -> bool {
                 || is(name, b"x-real-ip")
                 || is(name, b"x-client-ip")
                 || is(name, b"x-cluster-client-ip")
+                || is(name, b"x-api-key")
         }
-        Some(b'a') => begins(name, b"access-control-"),
-        Some(b'c') => is(name, b"cf-connecting-ip") || is(name, b"client-ip"),
+        Some(b'a') => begins(name, b"access-control-") || is(name, b"api-key"),
+        Some(b'c') => is(name, b"cf-connecting-ip") || is(name, b"client-ip") || is(name, b"content-length"),
         Some(b'f') => is(name, b"fastly-client-ip"),
         Some(b'r') => is(name, b"referer"),
         Some(b's') => begins(name, b"sec-"),
-        Some(b't') => is(name, b"true-client-ip"),
+        Some(b't') => is(name, b"true-client-ip") || is(name, b"transfer-encoding"),
         _ => false,
     }
 }
@@ -78,18 +80,22 @@ fn is_answer_field_withheld(name: &[u8]) -> bool {
     match name.first().map(|first| first | 0x20) {
         Some(b'x') => begins(name, b"x-ringway-") || begins(name, b"x-accel-") || is(name, b"x-sendfile"),
         Some(b'a') => begins(name, b"access-control-"),
-        Some(b'c') => is(name, b"clear-site-data"),
+        Some(b'c') => is(name, b"clear-site-data") || is(name, b"content-length"),
         Some(b'n') => is(name, b"nel"),
         Some(b'r') => is(name, b"report-to") || is(name, b"reporting-endpoints"),
         Some(b's') => begins(name, b"sec-websocket-"),
+        Some(b't') => is(name, b"transfer-encoding"),
         _ => false,
     }
 }
 
 fn begins(name: &[u8], prefix: &[u8]) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    name.get(..prefix.len()).is_some_and(|start| is(start, prefix))
 }
 
+/// True if the names are the same to a server that makes variables of them, as CGI does: in any case, and with underscores for
+/// hyphens.
 fn is(name: &[u8], other: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(other)
+    let is_same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-');
+    name.len() == other.len() && name.iter().zip(other).all(is_same)
 }

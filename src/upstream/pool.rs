@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::http1::Ahead;
 use super::http2::Link;
 use super::{Connection, Slot, Upstreams};
 use crate::base::EndpointId;
@@ -74,6 +75,8 @@ impl Upstreams {
         let leads_there = slot.reach.leads_to(peer);
         if idle.len() < self.idle_max && leads_there && connection.is_quiet() {
             connection.reused = true;
+            // The interim answers of the next exchange are counted anew.
+            connection.ahead = Ahead::default();
             idle.push(Idle { connection, since: now });
             drop(idle);
             slot.note_idle();

@@ -51,7 +51,7 @@ const OWN: [&str; 7] =
     ["host", "content-length", "transfer-encoding", "x-request-id", "traceparent", "accept-encoding", "via"];
 
 /// Names of lines that are not passed on (config/headers.md).
-const WITHHELD: [&str; 9] = [
+const WITHHELD: [&str; 12] = [
     "te",
     "trailer",
     "expect",
@@ -61,6 +61,10 @@ const WITHHELD: [&str; 9] = [
     "forwarded",
     "x-forwarded-host",
     "x-forwarded-proto",
+    // Look-alikes.
+    "content_length",
+    "transfer_encoding",
+    "x_forwarded_for",
 ];
 
 /// The lines of a message that go on, those of one name in their order.

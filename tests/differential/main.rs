@@ -393,6 +393,30 @@ fn a_client_gets_its_own_answer_whatever_the_one_before_was() {
     assert!(!said.contains("panicked"), "{said}");
 }
 
+#[test]
+fn interim_answers_are_those_of_one_exchange_however_many_a_connection_carries() {
+    // One before each answer; and every tenth the origin ends the connection when the next request has come over it.
+    let origin = Recorder::answering(|(_, stream), seen| {
+        if seen.target.ends_with("5") {
+            // What closes now was sent nothing but the next request.
+            let stream = stream.try_clone().expect("the socket");
+            std::thread::spawn(move || {
+                let _ = stream.peek(&mut [0]);
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            });
+        }
+        let bytes = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        Reply { bytes: bytes.to_vec(), ends: false }
+    });
+    let gateway = open_gateway(origin.address);
+    let mut wire = Wire::connect(gateway.address(), PATIENCE);
+    for number in 0..100 {
+        wire.send(format!("GET /v1/{number} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+        let answer = wire.answer(false).unwrap_or_else(|nothing| panic!("request {number}: {nothing:?}"));
+        assert_eq!((answer.status, &*answer.body), (200, &b"hello"[..]), "request {number}: {}", answer.head);
+    }
+}
+
 fn check_answer(gateway: &Gateway, script: &Mutex<Script>, case: &responses::Case) -> Result<(), String> {
     let to_head = case.method == "HEAD";
     let mut wire = Wire::connect(gateway.address(), PATIENCE);

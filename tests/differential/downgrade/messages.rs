@@ -1,6 +1,9 @@
 //! The messages: each a name, what is sent, and what must become of it.
 
+// With their paths, for tests/desync takes this file in by its path.
+#[path = "messages/fields.rs"]
 mod fields;
+#[path = "messages/frames.rs"]
 mod frames;
 
 use super::super::requests::SMUGGLED;
