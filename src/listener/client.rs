@@ -367,7 +367,11 @@ impl Client {
     /// Ends at once: the client is gone.
     pub fn abort(&mut self) {
         match &mut self.carrier {
-            Carrier::Http1(connection) => connection.stream.socket.abort(),
+            Carrier::Http1(connection) => {
+                // One that sent what its session cannot take is told so (RFC 8446 §6.2).
+                connection.stream.output.speak(false);
+                connection.stream.socket.abort();
+            }
             Carrier::Http2(stream) => stream.outgoing.reset(),
         }
     }
