@@ -17,6 +17,11 @@
 #![deny(unsafe_code, clippy::await_holding_refcell_ref)]
 #![warn(missing_docs, clippy::todo, clippy::dbg_macro)]
 
+/// So that unit tests can see what is held.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: net::heap::Counted<std::alloc::System> = net::heap::Counted(std::alloc::System);
+
 pub mod admission;
 pub mod base;
 pub mod cli;

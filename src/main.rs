@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use ringway::net::heap::Counted;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Counted<mimalloc::MiMalloc> = Counted(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     ringway::cli::run()

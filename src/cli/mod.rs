@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+mod memory;
 pub mod mock;
 mod notify;
 pub mod serve;

@@ -1,5 +1,6 @@
 //! `ringway serve`: puts configuration, workers and control plane together.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
+use super::memory;
 use super::notify::Manager;
 use crate::admission::Keys;
 use crate::admission::cors::Cors;
@@ -25,6 +27,8 @@ use crate::control::{self, program_log, resolver, watch};
 use crate::listener;
 use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
+use crate::net::rt::Rung;
+use crate::net::shortage::Shares;
 use crate::net::tls::Credentials;
 use crate::routing::Table;
 use crate::telemetry::metrics::board::Board;
@@ -182,7 +186,7 @@ pub fn start(config: Config) -> Result<Running, String> {
 }
 
 fn start_from(config: Config, path: Option<&Path>) -> Result<Running, String> {
-    raise_descriptor_limit();
+    let descriptors_max = raise_descriptor_limit();
     let workers = config.cores.len();
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
@@ -206,7 +210,7 @@ fn start_from(config: Config, path: Option<&Path>) -> Result<Running, String> {
     let clock = Clock::new();
     let mut loader = Loader::new(config.clone());
     let credentials = credentials(&mut loader, clock.unix())?;
-    let (shared, access_log) = share(config, clock, credentials, ports, &addresses)?;
+    let (shared, access_log) = share(config, clock, credentials, ports, &addresses, descriptors_max)?;
     let progress = Arc::new(Progress::default());
     let (sender, receiver) = sync_channel(workers);
     let mut threads = Vec::new();
@@ -299,6 +303,7 @@ fn share(
     credentials: Arc<Credentials>,
     ports: Vec<Port<ToWorker>>,
     addresses: &[SocketAddr],
+    descriptors_max: u64,
 ) -> Result<(Arc<Shared>, Option<AccessLog>), String> {
     let mut records = None;
     let mut access_log = None;
@@ -323,6 +328,8 @@ fn share(
         lookups: Arc::default(),
         records,
         clock,
+        descriptors: Shares::of(descriptors_max, addresses.len() * config.cores.len() * worker::ACCEPTS),
+        memory_max: memory::ceiling(&config.limits, config.cores.len()),
         seed: seed ^ (u64::from(std::process::id()) << 32),
         config,
     });
@@ -362,13 +369,12 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Two descriptors a stream add up, and the usual soft limit of 1024 is for programs that use select.
-fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Not being allowed to changes nothing: accepting then pauses at the limit.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+///
+/// Returns the limit.
+fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return u64::MAX };
+    // Not being allowed to changes nothing: accepting then pauses at the limit there is.
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() { soft } else { hard }
 }
 
 /// Says where the gateway listens and on what its workers stand.
@@ -380,7 +386,8 @@ pub fn announce(running: &Running, cores: &[usize]) {
     if let Some(address) = running.admin {
         log::info("serve", format!("admin: http://{address}/status, /metrics, /healthz, /readyz")).say();
     }
-    for refused in running.workers.first().iter().flat_map(|first| &first.refused) {
+    let mut said = BTreeSet::new();
+    for refused in running.workers.iter().flat_map(|worker| &worker.refused).filter(|refused| said.insert(*refused)) {
         log::info("serve", format!("not available here: {refused}")).say();
     }
     if let Some(worker) = running.workers.iter().find(|worker| !worker.pinned) {
@@ -389,11 +396,16 @@ pub fn announce(running: &Running, cores: &[usize]) {
     log::info("serve", format!("ready: {}", workers(running, cores))).say();
 }
 
-/// `2 workers on cores 0,1, io_uring (…)`
+/// `2 workers on cores 0,1, io_uring (…)`, or `…, 1 on io_uring (…), 1 on epoll` where there was not enough for all.
 fn workers(running: &Running, cores: &[usize]) -> String {
     let count = running.workers.len();
     let plural = if count == 1 { "" } else { "s" };
     let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-    let rung = running.workers.first().map(|first| first.rung.to_string()).unwrap_or_default();
-    format!("{count} worker{plural} on core{plural} {}, {rung}", cores.join(","))
+    let mut rungs = BTreeMap::new();
+    running.workers.iter().for_each(|worker| *rungs.entry(worker.rung).or_insert(0) += 1);
+    let rungs: Vec<String> = match rungs.len() {
+        0 | 1 => rungs.keys().map(Rung::to_string).collect(),
+        _ => rungs.iter().map(|(rung, workers)| format!("{workers} on {rung}")).collect(),
+    };
+    format!("{count} worker{plural} on core{plural} {}, {}", cores.join(","), rungs.join(", "))
 }

@@ -215,6 +215,7 @@ fn limits(mut limits: Section) -> Limits {
         decoded_bytes_max: limits.size("decoded_bytes_max", LimitsSchema::DECODED_BYTES_MAX),
         decoded_ratio_max: limits.whole("decoded_ratio_max", LimitsSchema::DECODED_RATIO_MAX) as u32,
         connections_max: limits.whole("connections_max", LimitsSchema::CONNECTIONS_MAX) as usize,
+        memory_max: limits.size("memory_max", LimitsSchema::MEMORY_MAX),
     };
     let target_bytes_max =
         not_above(&mut limits, "target_bytes_max", read.target_bytes_max, "head_bytes_max", head_bytes_max);

@@ -293,6 +293,8 @@ pub struct Limits {
     pub decoded_ratio_max: u32,
     /// Client connections per worker. Default 20000.
     pub connections_max: usize,
+    /// What one worker may hold in buffers, if the process may use as much. Default 2 GiB.
+    pub memory_max: usize,
 }
 
 /// Deadlines towards clients.
@@ -373,6 +375,7 @@ pub(crate) fn fixture(providers: &[u16], models: &[(&str, &[(usize, Option<&str>
             decoded_bytes_max: 256 << 20,
             decoded_ratio_max: 200,
             connections_max: 20_000,
+            memory_max: 2 << 30,
         },
         client: ClientTimers {
             keep_alive: Duration::from_secs(75),

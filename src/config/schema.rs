@@ -230,6 +230,12 @@ pub struct LimitsSchema {
     /// Client connections per worker: 1 to 1000000. Default 20000.
     #[schemars(range(min = LimitsSchema::CONNECTIONS_MAX.min, max = LimitsSchema::CONNECTIONS_MAX.max), extend("default" = 20_000))]
     pub connections_max: Option<u32>,
+    /// What one worker may hold in buffers for all of its connections together: bodies, answers, TLS, HTTP/2, decoders. Beyond
+    /// it new requests, and bodies that would need more, get 503, and what is under way goes on. All workers together hold no
+    /// more than half of what the process may use (the limit of its cgroup, or the machine's memory), whatever is said here.
+    /// 16MiB to 1024GiB. Default 2GiB.
+    #[schemars(extend("default" = "2GiB"))]
+    pub memory_max: Option<ByteSize>,
 }
 
 impl LimitsSchema {
@@ -251,6 +257,8 @@ impl LimitsSchema {
     pub const DECODED_RATIO_MAX: Bound<u64> = between(2, 200, 100_000);
     /// See the field.
     pub const CONNECTIONS_MAX: Bound<u64> = between(1, 20_000, 1_000_000);
+    /// See the field.
+    pub const MEMORY_MAX: Bound<u64> = between(16 * MIB, 2 * GIB, 1024 * GIB);
 }
 
 /// A duration: a number and a unit, `500ms`, `75s`, `30m`, `2h`, `7d`.

@@ -9,16 +9,17 @@ pub mod websocket;
 use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use monoio::net::TcpStream;
 use nix::sys::socket::{
-    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, shutdown, socket,
-    sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, shutdown, sockopt,
 };
 
 use crate::base::ListenerId;
+use crate::net::shortage::Shortage;
+use crate::net::socket;
 
 /// Connections that the kernel may queue for one worker's socket before it drops new ones.
 const BACKLOG: i32 = 4096;
@@ -46,7 +47,7 @@ pub fn bind_all(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, 
 fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd: OwnedFd = socket(family, SockType::Stream, flags, None)?;
+    let fd: OwnedFd = nix::sys::socket::socket(family, SockType::Stream, flags, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     if shared {
         setsockopt(&fd, sockopt::ReusePort, &true)?;
@@ -86,20 +87,31 @@ impl Acceptor {
 
     /// The next client, and where it connected from; `None` once it is closed. Must not be dropped while it waits: a connection accepted meanwhile
     /// would be lost.
-    pub async fn accept(&self) -> Option<(TcpStream, SocketAddr)> {
+    ///
+    /// # Errors
+    /// There is nothing left for another client; it stays in the queue. Trying again at once would spin.
+    pub async fn accept(&self) -> Result<Option<(TcpStream, SocketAddr)>, Shortage> {
         loop {
             match self.listener.accept().await {
-                Ok(accepted) => return Some(accepted),
-                Err(_) if self.closed.get() => return None,
-                // Out of descriptors or memory: the client stays in the queue; trying again at once would spin.
-                Err(_) => monoio::time::sleep(Duration::from_millis(10)).await,
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(_) if self.closed.get() => return Ok(None),
+                Err(error) => match Shortage::of(&error) {
+                    Some(shortage) => return Err(shortage),
+                    // A client that has left again, mostly.
+                    None => monoio::time::sleep(Duration::from_millis(10)).await,
+                },
             }
         }
     }
 
+    /// The number that the next descriptor would have; `None` if there is none left.
+    pub fn next_descriptor(&self) -> Option<RawFd> {
+        socket::next_descriptor(&self.listener)
+    }
+
     /// True if a connection has come that was not yet accepted.
     pub fn has_waiting(&self) -> bool {
-        crate::net::socket::has_input(&self.listener)
+        socket::has_input(&self.listener)
     }
 
     /// Takes no more connections; those that have come and were not accepted are reset.

@@ -12,6 +12,8 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::heap;
+
 /// Capacity of a read buffer: one TLS record, or some fifty stream events.
 pub const READ_BYTES: usize = 16 * 1024;
 
@@ -30,6 +32,9 @@ const KEPT_MAX: usize = 128;
 
 /// A worker that took so many buffers since the last look is busy, and would take what it gives back right again.
 const BUSY: usize = 256;
+/// So many bytes of large blocks freed are given back at once, however busy the worker is: nobody would take them right
+/// again, and a process with a limit on its memory may need them elsewhere.
+const LARGE_WORTH_COLLECTING: usize = 16 << 20;
 /// So many buffers freed leave enough behind for the allocator to be asked to give memory back.
 const WORTH_COLLECTING: usize = 64;
 
@@ -41,6 +46,14 @@ pub struct Buffers {
     large: RefCell<Vec<Vec<u8>>>,
     freed: Cell<usize>,
     taken: Cell<usize>,
+    /// Bytes of large blocks that were freed and not yet given back.
+    left: Cell<usize>,
+}
+
+fn give_back() {
+    // SAFETY: the function takes no memory of ours; it may be called at any time on any thread, and
+    // does nothing to blocks that are in use, nor anything at all where another allocator is in place.
+    unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
 impl Buffers {
@@ -98,6 +111,7 @@ impl Buffers {
     /// The allocator returns pages only in passing, while others are allocated: after a burst an idle worker
     /// would keep all of them.
     pub fn collect(&self) {
+        self.collect_large();
         if self.taken.replace(0) > BUSY {
             return;
         }
@@ -106,9 +120,16 @@ impl Buffers {
             self.free.borrow_mut().clear();
             self.little.borrow_mut().clear();
             self.large.borrow_mut().clear();
-            // SAFETY: the function takes no memory of ours; it may be called at any time on any thread, and
-            // does nothing to blocks that are in use, nor anything at all where another allocator is in place.
-            unsafe { libmimalloc_sys::mi_collect(true) };
+            give_back();
+        }
+    }
+
+    /// Gives memory back to the system if much was freed in large blocks since the last call: bodies, mostly.
+    pub fn collect_large(&self) {
+        self.left.set(self.left.get().saturating_add(heap::take_left()));
+        if self.left.get() >= LARGE_WORTH_COLLECTING {
+            self.left.set(0);
+            give_back();
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use monoio::io::AsyncReadRent;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
+use nix::sys::resource::{Resource, getrlimit};
 
 /// How an event loop is driven, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +74,7 @@ impl EventLoop {
                 Ok(runtime) => {
                     return Ok(EventLoop { runtime, rung, refused });
                 }
-                Err(error) => refused.push(format!("{rung}: {error}")),
+                Err(error) => refused.push(format!("{rung}: {}", why(&error, entries))),
             }
         }
         Err(io::Error::other(refused.join("; ")))
@@ -86,6 +87,19 @@ impl EventLoop {
             Either::Epoll(runtime) => runtime.block_on(future),
         }
     }
+}
+
+/// Why a ring of so many entries could not be built.
+fn why(error: &io::Error, entries: u32) -> String {
+    if error.raw_os_error() != Some(nix::libc::ENOMEM) {
+        return error.to_string();
+    }
+    // Who has CAP_IPC_LOCK meets no limit, and has no memory left.
+    let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map(|(soft, _)| soft >> 10).unwrap_or_default();
+    format!(
+        "{error}; the limit on locked memory (RLIMIT_MEMLOCK) is {limit} KiB, for all rings of this user together, and one \
+         of ring.entries = {entries} does not fit: raise it (LimitMEMLOCK, ulimit -l), or grant CAP_IPC_LOCK"
+    )
 }
 
 fn build(rung: Rung, entries: u32) -> io::Result<Either> {

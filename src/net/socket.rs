@@ -18,6 +18,13 @@ pub fn has_input(socket: &impl AsRawFd) -> bool {
     matches!(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO), Ok(1..))
 }
 
+/// The number that this process's next descriptor would have; `None` if there is none left. Two system calls.
+pub fn next_descriptor(socket: &impl AsRawFd) -> Option<RawFd> {
+    // SAFETY: as above.
+    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    fd.try_clone_to_owned().ok().map(|next| next.as_raw_fd())
+}
+
 /// Takes a connection on which nothing was begun off this thread's event loop, so that it can go to another's.
 pub fn detach(tcp: TcpStream) -> OwnedFd {
     // SAFETY: the runtime hands the descriptor out only as the last who has it, and never closes it after that; so it is open,

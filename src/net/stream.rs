@@ -272,7 +272,8 @@ impl Input {
 
     /// Makes room for `more` bytes beyond those not yet consumed, so that a large body is not moved as it grows.
     pub fn reserve(&mut self, more: usize) {
-        self.bytes.reserve(more);
+        // Exactly: who asks for more than it needs is the caller.
+        self.bytes.reserve_exact(more);
     }
 
     /// True if the peer has neither sent anything nor closed since the last byte that was consumed. Leaves a

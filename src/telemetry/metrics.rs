@@ -8,12 +8,14 @@
 //! ([`scrape::Scraper`]).
 
 pub mod board;
+mod bounds;
 pub mod cells;
 mod count;
 pub mod histogram;
 pub mod scrape;
 pub mod text;
 
+pub use bounds::{ADDED_BOUNDS, DURATION_BOUNDS, GAP_BOUNDS, TTFT_BOUNDS};
 use histogram::Bounds;
 
 /// One metric.
@@ -76,94 +78,6 @@ const fn summary(name: &'static str, help: &'static str) -> Family {
 /// Labels of what belongs to one way through the gateway: the model as configured (`other` for the default route, `none`
 /// where no model was found), the endpoint that answered or failed last, the dialect, and whether events were streamed.
 const ROUTE: &[&str] = &["model", "endpoint", "dialect", "streamed"];
-
-const MS: u64 = 1_000_000;
-const SECOND: u64 = 1_000 * MS;
-
-/// Whole exchanges: from a refusal to half an hour of thinking.
-pub const DURATION_BOUNDS: &Bounds = &[
-    ("0.001", MS),
-    ("0.0025", 2_500_000),
-    ("0.005", 5 * MS),
-    ("0.01", 10 * MS),
-    ("0.025", 25 * MS),
-    ("0.05", 50 * MS),
-    ("0.1", 100 * MS),
-    ("0.25", 250 * MS),
-    ("0.5", 500 * MS),
-    ("1.0", SECOND),
-    ("2.5", 2_500 * MS),
-    ("5.0", 5 * SECOND),
-    ("10.0", 10 * SECOND),
-    ("30.0", 30 * SECOND),
-    ("60.0", 60 * SECOND),
-    ("120.0", 120 * SECOND),
-    ("300.0", 300 * SECOND),
-    ("600.0", 600 * SECOND),
-    ("1800.0", 1_800 * SECOND),
-];
-
-/// What the gateway adds: tens of microseconds, or something is wrong.
-pub const ADDED_BOUNDS: &Bounds = &[
-    ("1e-05", 10_000),
-    ("2.5e-05", 25_000),
-    ("5e-05", 50_000),
-    ("0.0001", 100_000),
-    ("0.00025", 250_000),
-    ("0.0005", 500_000),
-    ("0.001", MS),
-    ("0.0025", 2_500_000),
-    ("0.005", 5 * MS),
-    ("0.01", 10 * MS),
-    ("0.025", 25 * MS),
-    ("0.05", 50 * MS),
-    ("0.1", 100 * MS),
-    ("0.3", 300 * MS),
-    ("1.0", SECOND),
-];
-
-/// First tokens.
-pub const TTFT_BOUNDS: &Bounds = &[
-    ("0.01", 10 * MS),
-    ("0.025", 25 * MS),
-    ("0.05", 50 * MS),
-    ("0.1", 100 * MS),
-    ("0.15", 150 * MS),
-    ("0.25", 250 * MS),
-    ("0.4", 400 * MS),
-    ("0.6", 600 * MS),
-    ("1.0", SECOND),
-    ("1.5", 1_500 * MS),
-    ("2.5", 2_500 * MS),
-    ("4.0", 4 * SECOND),
-    ("6.0", 6 * SECOND),
-    ("10.0", 10 * SECOND),
-    ("20.0", 20 * SECOND),
-    ("60.0", 60 * SECOND),
-    ("120.0", 120 * SECOND),
-];
-
-/// Between two events of a stream.
-pub const GAP_BOUNDS: &Bounds = &[
-    ("0.0001", 100_000),
-    ("0.001", MS),
-    ("0.0025", 2_500_000),
-    ("0.005", 5 * MS),
-    ("0.01", 10 * MS),
-    ("0.02", 20 * MS),
-    ("0.03", 30 * MS),
-    ("0.05", 50 * MS),
-    ("0.075", 75 * MS),
-    ("0.1", 100 * MS),
-    ("0.15", 150 * MS),
-    ("0.25", 250 * MS),
-    ("0.5", 500 * MS),
-    ("1.0", SECOND),
-    ("2.5", 2_500 * MS),
-    ("5.0", 5 * SECOND),
-    ("10.0", 10 * SECOND),
-    ("30.0", 30 * SECOND),
-];
 
 /// See its help, as with all below.
 pub const REQUESTS: Family = counter(
@@ -318,6 +232,23 @@ pub const CLIENTS_HANDED_OVER: Family = counter(
      0, spread is \"kernel\".",
 );
 
+/// Pauses of accepting.
+pub const ACCEPT_PAUSES: Family = counter(
+    "ringway_accept_paused_total",
+    &["reason"],
+    "How often a listener of a worker stopped to accept clients for want of something; they wait in the kernel meanwhile. \
+     descriptors: raise the limit of open files (LimitNOFILE), or lower limits.connections_max; files: raise fs.file-max; \
+     sockets: the kernel has no memory for them; memory: see ringway_worker_memory_bytes. The program log says so too.",
+);
+
+/// Listeners that pause.
+pub const ACCEPT_PAUSED: Family = gauge(
+    "ringway_listeners_paused",
+    &["worker"],
+    "Listeners on which each worker accepts no clients now, for the reason that ringway_accept_paused_total tells. Above 0 \
+     for long, new clients time out.",
+);
+
 /// HTTP/2 connections.
 pub const HTTP2_OPEN: Family = gauge(
     "ringway_http2_connections_open",
@@ -467,6 +398,29 @@ pub const LOG_DROPPED: Family = counter(
     "ringway_log_records_dropped_total",
     &[],
     "Records that were not written, for their writer lagged behind. Any is too many: look at the disk of the log.",
+);
+
+/// Memory of workers.
+pub const WORKER_MEMORY: Family = gauge(
+    "ringway_worker_memory_bytes",
+    &["worker"],
+    "What each worker held in buffers, a second ago at most: bodies, answers, TLS, HTTP/2, decoders, and those that are kept \
+     for reuse. The bound is ringway_worker_memory_max_bytes.",
+);
+
+/// What it may be.
+pub const WORKER_MEMORY_MAX: Family = gauge(
+    "ringway_worker_memory_max_bytes",
+    &["worker"],
+    "What each worker may hold in buffers: limits.memory_max, or what follows from the memory that the process may use.",
+);
+
+/// Requests for which there was none.
+pub const MEMORY_REFUSALS: Family = counter(
+    "ringway_memory_refusals_total",
+    &["worker"],
+    "Requests that got 503 memory_exhausted, for a worker held as much as it may. Raise limits.memory_max, or the memory of \
+     the machine or container; or lower limits.body_bytes_max, http2.connection_window or limits.connections_max.",
 );
 
 /// CPU time of workers.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::{Connection, ErrorKind, Means, Phase, Place, Slot, UpstreamError, Ups
 use crate::base::EndpointId;
 use crate::base::clock::Instant;
 use crate::net::dns::Missing;
+use crate::net::shortage::Shortage;
 use crate::net::stream::Stream;
 use crate::net::tls::{Failure, Session, over_http1};
 
@@ -150,6 +152,9 @@ async fn first(
 
 /// Makes a stream of a connected socket: through the proxy if there is one, then TLS.
 async fn finish(slot: &Slot, tcp: monoio::net::TcpStream, http1: bool, means: &Means) -> Result<Stream, ErrorKind> {
+    if tcp.as_raw_fd() >= means.descriptors_max {
+        return Err(slot.unreachable(Shortage::Descriptors.into()));
+    }
     let tls = slot.tls.borrow().clone();
     let tls = if http1 { tls.map(|config| over_http1(&config)) } else { tls };
     let is_secure = tls.is_some();

@@ -17,6 +17,7 @@ pub mod websocket;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::base::{Dialect, EndpointId};
 use crate::config::{Auth, Config, Endpoint};
 use crate::net::buf::Buffers;
 use crate::net::dns::Missing;
+use crate::net::shortage::Shortage;
 use crate::net::timer::Timers;
 use crate::net::tls::{ClientConfig, Failure};
 use crate::telemetry::log::Limit;
@@ -99,6 +101,9 @@ impl fmt::Display for UpstreamError {
             Phase::Body => "reading the answer",
         };
         write!(f, "endpoint {}: ", self.endpoint)?;
+        if let Some(shortage) = self.shortage() {
+            return write!(f, "{shortage} (while {doing}): {}", shortage.remedy());
+        }
         match &self.kind {
             ErrorKind::Unresolved(missing) => write!(f, "its name {missing} (while {doing})"),
             ErrorKind::Exhausted => write!(f, "all connections that it may have are in use"),
@@ -127,6 +132,16 @@ impl UpstreamError {
     /// True if the endpoint has ended the connection for want of a certificate of ours, without having looked at the request.
     pub fn is_unheard(&self) -> bool {
         self.phase <= Phase::FirstByte && matches!(&self.kind, ErrorKind::Io(error) if Failure::refuses_us(error))
+    }
+
+    /// What this machine lacked for a connection to the endpoint, which may be as well as ever.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match &self.kind {
+            ErrorKind::Io(error) | ErrorKind::Proxy(proxy::Fault::Io(error)) if self.is_before_request() => {
+                Shortage::of(error)
+            }
+            _ => None,
+        }
     }
 
     /// True if the endpoint has as many connections as it may have.
@@ -172,6 +187,8 @@ pub struct Means {
     /// With exchanges under way, an endpoint that is silent on an HTTP/2 connection for so long is asked whether it is there, and
     /// the connection is given up after as long again; zero for never.
     pub ping: Duration,
+    /// From this number on a descriptor is not for an endpoint's connection.
+    pub descriptors_max: RawFd,
 }
 
 /// One endpoint as one worker sees it.

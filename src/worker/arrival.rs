@@ -6,13 +6,14 @@
 //! other serves it as if it had accepted it itself. Once served, a connection stays.
 
 use std::cell::Cell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::net::TcpStream;
 
+use super::gate::Gate;
 use super::state::{Place, Worker};
 use super::{connection, secure};
 use crate::base::ListenerId;
@@ -75,16 +76,26 @@ pub fn inboxes(config: &Config) -> Vec<Inbox<Arrival>> {
 }
 
 /// Accepts what comes to `acceptor`, until it is closed.
-pub(super) async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>) {
+pub(super) async fn accept(worker: Rc<Worker>, listener: usize, acceptor: Rc<Acceptor>, gate: Rc<Gate>) {
     let open = worker.config().listeners[listener].open;
     let listener = ListenerId(listener as u16);
+    let mut scout = false;
     loop {
-        let Some((tcp, peer)) = acceptor.accept().await else { return };
+        let (tcp, peer) = match acceptor.accept().await {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => return,
+            Err(shortage) => {
+                scout = gate.failed(&worker, &acceptor, shortage, scout).await;
+                continue;
+            }
+        };
+        let fd = tcp.as_raw_fd();
         let entry = Entry { listener, peer, open };
         match idler(&worker) {
             None => serve(&worker, tcp, entry, worker.take_place(listener)),
             Some(other) => hand_over(&worker, other, tcp, entry),
         }
+        scout = gate.passed(&worker, &acceptor, fd, scout).await;
     }
 }
 

@@ -305,8 +305,14 @@ impl Begun {
             return Ok(false);
         }
         // Errors pass as they are, and bytes that mean nothing to us need not be held.
-        let held = self.answer.scan_mut().is_some() && self.head.status < 300;
-        Ok(!held || done || self.out.len() > HOLD_BYTES_MAX)
+        let held = self.answer.is_json() && self.head.status < 300;
+        if held && !done && self.out.len() <= HOLD_BYTES_MAX {
+            return Ok(false);
+        }
+        if !done {
+            self.answer.let_go(&self.out);
+        }
+        Ok(true)
     }
 
     /// True if all of the body has come and was read.
@@ -428,6 +434,12 @@ async fn connect(
 fn told(scene: &Scene<'_>, wait: Wait, model: &Model, error: &UpstreamError) -> Stop {
     if !matches!(error.kind, ErrorKind::Timeout(_)) {
         scene.complain(error);
+    }
+    if let Some(shortage) = error.shortage() {
+        let text = format!("No connection to a provider can be made: {shortage}.");
+        let mut reject = Reject::gateway(503, shortage.code(), text);
+        reject.retry_after_s = Some(1);
+        return Stop::Reject(reject, State::GatewayError);
     }
     let code = match &error.kind {
         ErrorKind::Timeout(_) => return rejected(scene.timed_out(wait, model, &error.endpoint)),

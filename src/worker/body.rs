@@ -7,16 +7,26 @@ use std::time::Duration;
 use super::coded::TURN_BYTES;
 use super::exchange::{Scene, Stop, cut};
 use super::intake::Media;
+use super::state::Worker;
 use crate::base::reject::Reject;
 use crate::listener::client::Interrupt;
+use crate::net::buf::READ_BYTES;
+use crate::net::heap::{self, Foreign};
 use crate::net::rt;
 use crate::telemetry::State;
+use crate::telemetry::log::{self, Limit};
 use crate::wire::coding::{self, Caps, Fault};
 use crate::wire::http1::{Decoder, Framing, Malformed};
 use crate::wire::multipart::{Finder, FormError, Found, Watch};
 
+/// So much of a body is held without asking whether there is memory for it.
+const UNASKED_BYTES: usize = 64 << 10;
+
 /// Room made for a body that was only announced; beyond it, room is made as the body comes.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
+
+/// How often refusing for want of memory is said.
+static FULL: Limit = Limit::new();
 
 /// What of an encoded body is decoded at a time.
 const PIECE_BYTES: usize = 16 << 10;
@@ -48,8 +58,9 @@ impl Scene<'_> {
     /// up to its model, of anything else nothing. Returns a form's model too.
     ///
     /// # Errors
-    /// Too large, too slow, malformed, or the client left.
+    /// Too large, too slow, malformed, or the client left; or this worker has no memory for it.
     pub async fn receive(&mut self) -> Result<(Body, Option<FormModel>), Stop> {
+        self.find_room(0)?;
         let head_len = self.intake.head_len;
         let body_bytes_max = self.worker.config().limits.body_bytes_max;
         match (self.intake.framing, &self.intake.media) {
@@ -61,12 +72,18 @@ impl Scene<'_> {
                     return Err(too_large(body_bytes_max).into());
                 }
                 self.say_continue().await?;
-                let missing = (head_len + length).saturating_sub(self.client.bytes().len());
-                self.client.reserve(missing.min(RESERVE_BYTES_MAX));
-                while self.client.bytes().len() < head_len + length {
+                let (whole, mut room) = (head_len + length, 0);
+                while self.client.bytes().len() < whole {
+                    let here = self.client.bytes().len();
+                    if room < whole && room < here + READ_BYTES {
+                        let more = (whole - here).min(here.max(RESERVE_BYTES_MAX));
+                        self.find_room(more)?;
+                        self.client.reserve(more);
+                        room = here + more;
+                    }
                     self.more().await?;
                 }
-                self.client.own = head_len + length;
+                self.client.own = whole;
                 Ok((Body::Here(head_len..head_len + length), None))
             }
             (_, Media::Json) => {
@@ -124,6 +141,21 @@ impl Scene<'_> {
         }
     }
 
+    /// Refuses what this worker has no memory for.
+    fn find_room(&self, more: usize) -> Result<(), Stop> {
+        if self.worker.has_memory_for(more) { Ok(()) } else { Err(no_room(self.worker)) }
+    }
+
+    /// Makes room in `held`, a body, for `more` bytes.
+    fn make_room(&self, held: &mut Vec<u8>, more: usize) -> Result<(), Stop> {
+        if held.len() >= UNASKED_BYTES && held.capacity() - held.len() < more {
+            let more = held.len().max(more);
+            self.find_room(more)?;
+            held.reserve_exact(more);
+        }
+        Ok(())
+    }
+
     /// Waits for more of the body.
     pub(super) async fn more(&mut self) -> Result<(), Stop> {
         let within = self.worker.config().client.body;
@@ -154,6 +186,7 @@ impl Scene<'_> {
         while !decoder.is_done() && !self.client.bytes().is_empty() {
             let piece = decoder.decode(self.client.bytes()).map_err(malformed)?;
             self.record.request_bytes += piece.data.len() as u64;
+            self.make_room(out, piece.data.len())?;
             out.extend_from_slice(&self.client.bytes()[piece.data]);
             self.client.consume(piece.consumed);
         }
@@ -190,6 +223,7 @@ impl Scene<'_> {
         let bytes_max = limits.decoded_bytes_max.min(body_bytes_max);
         let caps = Caps { bytes_max: bytes_max as u64, ratio_max: limits.decoded_ratio_max };
         let mut undoing = coding::Decoder::new(codings, caps);
+        let mut foreign = Foreign::default();
         let mut decoder = self.begin_decoding();
         self.say_continue().await?;
         let (mut came, mut held) = (0, Vec::new());
@@ -202,6 +236,7 @@ impl Scene<'_> {
                 return Err(too_large(body_bytes_max).into());
             }
             self.undo(&mut undoing, &encoded, &mut held).await?.map_err(|fault| unreadable(fault, bytes_max))?;
+            foreign.set(undoing.foreign_bytes());
             if done {
                 break;
             }
@@ -236,6 +271,7 @@ impl Scene<'_> {
                     }
                 }
             }
+            self.make_room(held, PIECE_BYTES)?;
             let len = held.len();
             held.resize(len + PIECE_BYTES, 0);
             let outcome = undoing.decode(&encoded[at..], &mut held[len..]);
@@ -298,6 +334,24 @@ fn announced(framing: Framing) -> Option<u64> {
 
 fn streamed(decoder: Decoder, ahead: Vec<u8>, length: Option<u64>) -> Body {
     if decoder.is_done() { Body::Held(ahead) } else { Body::Streamed { decoder, ahead, length, watch: None } }
+}
+
+#[cold]
+fn no_room(worker: &Worker) -> Stop {
+    // What others have freed may not have left the process yet.
+    worker.buffers.collect_large();
+    worker.board.memory_refusals.add(1);
+    worker.board.memory.set(heap::held() as u64);
+    FULL.say(|| {
+        let text = "requests are refused: this worker holds as much as it may (limits.memory_max)";
+        let mib = |bytes: usize| format!("{}MiB", bytes >> 20);
+        let event = log::warn("worker", text).with("worker", worker.id.0);
+        event.with("held", mib(heap::held())).with("memory_max", mib(worker.shared.memory_max))
+    });
+    let text = "Ringway holds as much of requests and answers as it may (limits.memory_max). Try again in a moment.";
+    let mut reject = Reject::gateway(503, "memory_exhausted", text);
+    reject.retry_after_s = Some(1);
+    reject.into()
 }
 
 fn too_large(max: usize) -> Reject {

@@ -24,9 +24,10 @@
 //! were truncated. A turn of the event loop decodes [`TURN_BYTES`] at most; what is left over waits for the next, and
 //! no more is read of the provider meanwhile.
 
-use super::answer::{Answer, Events};
+use super::answer::{Answer, Events, ReadsUsage};
 use super::exchange::{Call, Scene};
 use crate::config::Limits;
+use crate::net::heap::Foreign;
 use crate::routing::Candidate;
 use crate::upstream::http1::{AnswerHead, Content, Encoding};
 use crate::wire::answer::AnswerScan;
@@ -85,8 +86,11 @@ pub fn begin(scene: &mut Scene<'_>, call: &Call, candidate: Candidate<'_>, head:
             Answer::Events(Box::new(events))
         }
         Content::Json => {
-            let scan = AnswerScan::new(scene.intake.dialect).with_usage(scene.worker.recorder.is_on());
-            Answer::Json(Box::new(scan))
+            let (dialect, reads_usage) = (scene.intake.dialect, scene.worker.recorder.is_on());
+            match head.encoding {
+                Encoding::Plain if head.status < 300 => Answer::Held(dialect, ReadsUsage(reads_usage)),
+                _ => Answer::Json(Box::new(AnswerScan::new(dialect).with_usage(reads_usage))),
+            }
         }
         _ => Answer::Opaque,
     };
@@ -105,6 +109,8 @@ pub fn begin(scene: &mut Scene<'_>, call: &Call, candidate: Candidate<'_>, head:
 /// An encoded answer on its way to the client.
 pub struct Coded {
     decoder: coding::Decoder,
+    /// What the decoder has of memory that nobody else counts.
+    foreign: Foreign,
     /// What the decoded body says.
     plain: Answer,
     /// True if the client is sent what came; else what was decoded.
@@ -125,6 +131,7 @@ impl Coded {
     fn new(codings: Codings, caps: Caps, plain: Answer, passes: bool) -> Coded {
         Coded {
             decoder: coding::Decoder::new(codings, caps),
+            foreign: Foreign::default(),
             plain,
             passes,
             waiting: Vec::new(),
@@ -211,6 +218,7 @@ impl Coded {
                     break;
                 }
             };
+            self.foreign.set(self.decoder.foreign_bytes());
             at += step.consumed;
             self.more = step.more;
             // A call costs something though it brings nothing.

@@ -177,6 +177,8 @@ pub(super) mod tests {
             lookups: Arc::default(),
             records: None,
             clock: Clock::new(),
+            descriptors: Default::default(),
+            memory_max: usize::MAX,
             seed: 1,
             config: Arc::new(config),
         })

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -97,7 +98,8 @@ pub async fn run(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -> Afte
         Err(None) => return After::Close,
     };
     let mut scene = Scene::open(worker, client, &intake, entry);
-    let outcome = scene.play().await;
+    // Pinned here: what is awaited as it is returned is copied once more.
+    let outcome = pin!(scene.play()).await;
     scene.end(outcome).await
 }
 
@@ -326,7 +328,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Turns the outcome into what becomes of the connection, and settles the record.
-    async fn end(mut self, outcome: Result<After, Stop>) -> After {
+    async fn end(&mut self, outcome: Result<After, Stop>) -> After {
         let after = match outcome {
             Ok(after) => after,
             Err(Stop::Reject(reject, state)) => {
@@ -517,7 +519,9 @@ impl Scene<'_> {
 /// When a write to a client that begins `now` must have got through.
 pub fn write_until(worker: &Worker, now: Instant) -> Instant {
     let within = worker.config().client.write;
-    now + if worker.drain.is_over() { within.min(drain::LAST_WRITE) } else { within }
+    // Who does not read holds memory that others need.
+    let is_urgent = worker.drain.is_over() || worker.is_short_of_memory();
+    now + if is_urgent { within.min(drain::LAST_WRITE) } else { within }
 }
 
 /// How long one of the model's timers runs.

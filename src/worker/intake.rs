@@ -204,7 +204,7 @@ fn request_id(worker: &Worker, given: Option<&[u8]>) -> String {
 /// 128 random bits in hexadecimal.
 pub fn new_request_id(worker: &Worker) -> String {
     let digits = [hex(worker.random()), hex(worker.random())];
-    String::from_utf8_lossy(digits.as_flattened()).into_owned()
+    std::str::from_utf8(digits.as_flattened()).unwrap_or_default().to_owned()
 }
 
 /// The trace that a request belongs to, and whether its `tracestate` is passed on as it came.

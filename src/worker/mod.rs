@@ -12,6 +12,7 @@ mod cors;
 mod date;
 mod drain;
 mod exchange;
+mod gate;
 mod intake;
 mod models;
 mod relay;
@@ -38,6 +39,7 @@ use crate::base::WorkerId;
 use crate::base::clock::Instant;
 use crate::config::Driver;
 use crate::listener::Acceptor;
+use crate::net::heap;
 use crate::net::rt::{Ear, EventLoop, Operation, Rung, spawn, wake_those_who_wait};
 use state::{Shared, Worker};
 
@@ -45,7 +47,7 @@ use state::{Shared, Worker};
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Accepts that wait on one listener's socket at a time.
-const ACCEPTS: usize = 8;
+pub const ACCEPTS: usize = 8;
 
 /// What the control thread says to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,12 +149,14 @@ async fn run(id: WorkerId, own: Own, rung: Rung, shared: Arc<Shared>, ready: imp
     // on for as long as there are connections.
     let accepts = if rung == Rung::Epoll { 1 } else { ACCEPTS };
     for (listener, acceptor) in acceptors.iter().enumerate() {
+        let gate = Rc::<gate::Gate>::default();
         for _ in 0..accepts {
-            spawn(arrival::accept(worker.clone(), listener, acceptor.clone()));
+            spawn(arrival::accept(worker.clone(), listener, acceptor.clone(), gate.clone()));
         }
     }
     spawn(drain::hear(worker.clone(), ear));
     worker.board.beat_ns.set(worker.clock.now().0);
+    worker.board.memory_max.set(worker.shared.memory_max as u64);
     worker.board.accepting.set(1);
     ready(Ok(()));
     drain::listen(worker.clone(), acceptors).await;
@@ -168,6 +172,7 @@ async fn sweep(worker: Rc<Worker>) {
         board.beat_ns.set(now.0);
         board.lag_ns.set((now - due).as_nanos() as u64);
         board.ring_depth.set(Operation::under_way());
+        board.memory.set(heap::held() as u64);
         worker.upstreams.sweep(now);
         worker.buffers.collect();
         due = now + SWEEP;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::attempt::{Begun, HOLD_BYTES_MAX, faulted, miscoded, tokens};
+use super::attempt::{Begun, faulted, miscoded, tokens};
 use super::coded::Coded;
 use super::connection::After;
 use super::exchange::{Scene, Stop, Wait, cut, length};
@@ -130,16 +130,15 @@ struct Relay<'s, 'a> {
 impl Relay<'_, '_> {
     /// An unstreamed answer that is here to its end may turn out to be an error in the clothes of a success.
     fn check_whole(&mut self) -> Result<(), Stop> {
-        if !self.begun.is_done() || self.begun.head.status >= 300 || self.begun.out.len() > HOLD_BYTES_MAX * 2 {
+        if !self.begun.is_done() || self.begun.head.status >= 300 {
             return Ok(());
         }
-        let Some(scan) = self.begun.answer.scan_mut() else { return Ok(()) };
-        let answer = scan.finish();
-        if let Some(usage) = answer.usage {
+        let (usage, error) = self.begun.answer.finish(&self.begun.out);
+        if let Some(usage) = usage {
             self.scene.record.tokens = tokens(usage);
         }
         let judged = wire::chat::judges_answer(&self.scene.intake.method, &self.scene.intake.path);
-        match answer.error.filter(|_| judged) {
+        match error.filter(|_| judged) {
             Some(fault) => Err(faulted(fault)),
             None => Ok(()),
         }

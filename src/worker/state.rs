@@ -20,7 +20,9 @@ use crate::mesh::mailbox::Mailbox;
 use crate::mesh::port::Port;
 use crate::net::buf::Buffers;
 use crate::net::dns::{Lookups, Names};
+use crate::net::heap;
 use crate::net::moderator::Moderator;
+use crate::net::shortage::Shares;
 use crate::net::timer::Timers;
 use crate::net::tls::Credentials;
 use crate::routing::Table;
@@ -64,6 +66,10 @@ pub struct Shared {
     pub records: Option<Arc<Records>>,
     /// The clock that all workers read.
     pub clock: Clock,
+    /// How far up descriptors may be used for what.
+    pub descriptors: Shares,
+    /// What each worker may hold in buffers, in bytes.
+    pub memory_max: usize,
     /// Bits that differ from run to run.
     pub seed: u64,
 }
@@ -133,7 +139,9 @@ impl Worker {
         let (clock, timers) = (shared.clock.clone(), Timers::new(shared.clock.clone()));
         let buffers = Rc::<Buffers>::default();
         let ping = shared.config.http2.ping;
-        let means = Means { clock: clock.clone(), timers: timers.clone(), buffers: buffers.clone(), ping };
+        let descriptors_max = shared.descriptors.providers;
+        let means =
+            Means { clock: clock.clone(), timers: timers.clone(), buffers: buffers.clone(), ping, descriptors_max };
         Rc::new(Worker {
             id,
             clock,
@@ -175,6 +183,16 @@ impl Worker {
     /// Client connections that are open.
     pub fn connections(&self) -> usize {
         usize::try_from(self.board.connections()).unwrap_or(usize::MAX)
+    }
+
+    /// True if it holds more than it may.
+    pub fn is_short_of_memory(&self) -> bool {
+        heap::held() > self.shared.memory_max
+    }
+
+    /// True if it may hold so many bytes more.
+    pub fn has_memory_for(&self, more: usize) -> bool {
+        heap::held().saturating_add(more) <= self.shared.memory_max
     }
 
     /// Random bits for choices that need no secrecy.

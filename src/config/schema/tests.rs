@@ -34,6 +34,7 @@ const BOUNDS: &[(&str, &str, [&str; 4])] = &[
     ("limits", "decoded_bytes_max", ["64KiB", "64GiB", "65535", "68719476737"]),
     ("limits", "decoded_ratio_max", ["2", "100000", "1", "100001"]),
     ("limits", "connections_max", ["1", "1000000", "0", "1000001"]),
+    ("limits", "memory_max", ["16MiB", "1024GiB", "16777215", "1099511627777"]),
     ("client", "keep_alive", ["1ms", "1h", "0ms", "3600001ms"]),
     ("client", "requests_max", ["1", "1000000000", "0", "1000000001"]),
     ("client", "handshake", ["1ms", "5m", "0ms", "300001ms"]),

@@ -64,7 +64,7 @@ impl NameServers {
             if self.current.is_err() {
                 self.current = self.configured();
             }
-        } else if self.system.has_changed() {
+        } else if self.system.is_to_be_read() {
             self.current = self.systems();
         }
     }

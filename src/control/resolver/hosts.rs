@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use hickory_resolver::Hosts;
 
+use crate::net::shortage::Shortage;
+
 /// So much of a hosts file is read, in bytes.
 const HOSTS_BYTES_MAX: u64 = 16 << 20;
 
@@ -43,6 +45,23 @@ impl Watched {
         self.seen = stamp;
         changed
     }
+
+    /// Lets the next look find it changed: it could not be read now.
+    fn look_again(&mut self) {
+        self.seen = None;
+    }
+
+    /// True if it has changed and can be read, as far as this machine goes; else the next look will find it changed.
+    pub fn is_to_be_read(&mut self) -> bool {
+        if !self.has_changed() {
+            return false;
+        }
+        let is_short = fs::File::open(&self.path).is_err_and(|error| Shortage::of(&error).is_some());
+        if is_short {
+            self.look_again();
+        }
+        !is_short
+    }
 }
 
 /// A hosts file.
@@ -59,10 +78,16 @@ impl HostsFile {
         HostsFile { watched: Watched::new(path), hosts: Hosts::default() }
     }
 
-    /// Reads it again if it has changed. One that cannot be read names no host.
+    /// Reads it again if it has changed. One that cannot be read names no host, but where it is for want of descriptors or
+    /// memory: then it says what it said, until it can be read.
     pub fn refresh(&mut self) {
-        if self.watched.has_changed() {
-            self.hosts = self.read().unwrap_or_default();
+        if !self.watched.has_changed() {
+            return;
+        }
+        match self.read() {
+            Ok(hosts) => self.hosts = hosts,
+            Err(error) if Shortage::of(&error).is_some() => self.watched.look_again(),
+            Err(_) => self.hosts = Hosts::default(),
         }
     }
 

@@ -214,7 +214,7 @@ impl Incoming {
     }
 
     pub(in super::super) fn reserve(&mut self, more: usize) {
-        self.request.reserve(more);
+        self.request.reserve_exact(more);
     }
 
     /// More of the body: false at its end, now and ever after.

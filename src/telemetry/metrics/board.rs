@@ -16,6 +16,24 @@ pub const PHASES: usize = Phase::ALL.len();
 /// Whose fault an error was.
 pub const ORIGINS: usize = 3;
 
+/// Why clients are not accepted for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// The process has no descriptors left for them.
+    Descriptors,
+    /// The system has no open files left.
+    Files,
+    /// The kernel has no memory left for sockets.
+    Sockets,
+    /// The worker holds more than it may.
+    Memory,
+}
+
+impl Pause {
+    /// All of them, as labels.
+    pub const ALL: [&str; 4] = ["descriptors", "files", "sockets", "memory"];
+}
+
 /// How TLS handshakes ended.
 #[derive(Debug, Default)]
 pub struct Handshakes {
@@ -67,6 +85,16 @@ pub struct Board {
     pub ended: Count,
     /// Client connections that it accepted and another worker serves.
     pub handed_over: Count,
+    /// What it held in buffers then, in bytes.
+    pub memory: Count,
+    /// What it may hold.
+    pub memory_max: Count,
+    /// Requests that were refused for want of it.
+    pub memory_refusals: Count,
+    /// Listeners whose clients wait.
+    pub paused: Count,
+    /// How often they had to begin to, by reason.
+    pub pauses: [Count; Pause::ALL.len()],
     /// Exchanges that failed, by origin and phase.
     pub errors: [[Count; PHASES]; ORIGINS],
     /// Exchanges whose client left, by phase.
@@ -174,6 +202,11 @@ impl Board {
             accepting: Count::new(),
             ended: Count::new(),
             handed_over: Count::new(),
+            memory: Count::new(),
+            memory_max: Count::new(),
+            memory_refusals: Count::new(),
+            paused: Count::new(),
+            pauses: Default::default(),
             errors: Default::default(),
             cancelled: Default::default(),
             handshakes: Handshakes::default(),

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::board::{Board, Count, EndpointBoard, Handshakes, ListenerBoard, WayBoard};
+use super::board::{Board, Count, EndpointBoard, Handshakes, ListenerBoard, Pause, WayBoard};
 use super::cells::{CLASSES, Cell, Lazy, Names, Route, TOKEN_KINDS};
 use super::histogram::{Quantiles, Total};
 use super::text::{Format, Text, Value};
@@ -128,6 +128,8 @@ const ROWS: &[(&Family, Rows)] = &[
     (&CLIENTS_ACCEPTED, Rows::Listener(|listener| &listener.accepted)),
     (&CLIENTS_REFUSED, Rows::Listener(|listener| &listener.refused)),
     (&CLIENTS_HANDED_OVER, Rows::Worker(|board, _| Value::Whole(board.handed_over.get()))),
+    (&ACCEPT_PAUSES, Rows::Special(pauses)),
+    (&ACCEPT_PAUSED, Rows::Worker(|board, _| Value::Whole(board.paused.get()))),
     (&HTTP2_OPEN, Rows::Listener(|listener| &listener.http2_open)),
     (&HTTP2_STREAMS, Rows::Listener(|listener| &listener.http2_streams)),
     (&HTTP2_FAILED, Rows::Listener(|listener| &listener.http2_failed)),
@@ -148,6 +150,9 @@ const ROWS: &[(&Family, Rows)] = &[
     (&DNS_FAILING, Rows::One(|facts| facts.names.as_ref().map(|names| Value::Whole(names.failing)))),
     (&DNS_AGE, Rows::One(|facts| facts.names.as_ref().and_then(|names| names.oldest).map(seconds))),
     (&LOG_DROPPED, Rows::One(|facts| facts.log_dropped.map(Value::Whole))),
+    (&WORKER_MEMORY, Rows::Worker(|board, _| Value::Whole(board.memory.get()))),
+    (&WORKER_MEMORY_MAX, Rows::Worker(|board, _| Value::Whole(board.memory_max.get()))),
+    (&MEMORY_REFUSALS, Rows::Worker(|board, _| Value::Whole(board.memory_refusals.get()))),
     (&WORKER_CPU, Rows::Thread(|worker| seconds(worker.cpu))),
     (&WORKER_BUSY, Rows::Thread(|worker| Value::Float(worker.busy))),
     (&WORKER_RING, Rows::Worker(|board, _| Value::Whole(board.ring_depth.get()))),
@@ -462,6 +467,13 @@ fn websocket_ends(scrape: &Scrape, family: &Family, text: &mut Text) {
     for end in SocketEnd::ALL {
         let sum = scrape.boards.iter().map(|board| board.websockets.ends[end as usize].get()).sum();
         text.line(family, "", &[end.as_str()], None, Value::Whole(sum));
+    }
+}
+
+fn pauses(scrape: &Scrape, family: &Family, text: &mut Text) {
+    for (at, reason) in Pause::ALL.into_iter().enumerate() {
+        let sum = scrape.boards.iter().map(|board| board.pauses[at].get()).sum();
+        text.line(family, "", &[reason], None, Value::Whole(sum));
     }
 }
 
