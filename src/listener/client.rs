@@ -356,6 +356,39 @@ impl Client {
         }
     }
 
+    /// Runs `work` as [`Client::watch`] does, but reads nothing of the client meanwhile. For one with a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Client::watch`].
+    pub async fn watch_unread<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Result<T, Interrupt> {
+        // What the other way of watching waits for is not what this one does.
+        self.alarm.ring();
+        let outcome = poll_fn(|cx| {
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            let Client { carrier, timer, own, alarm, .. } = &mut *self;
+            match carrier {
+                Carrier::Http1(connection) => {
+                    let (_, mut sight) = connection.apart(timer, *own);
+                    alarm.poll(cx, |cx| sight.poll_unread(cx)).map(Err)
+                }
+                Carrier::Http2(stream) => alarm.poll(cx, |cx| stream.poll_interrupt(timer, cx)).map(Err),
+            }
+        })
+        .await;
+        self.alarm.ring();
+        outcome
+    }
+
+    /// What is below it, if its connection is of its own.
+    pub fn stream(&mut self) -> Option<&mut crate::net::stream::Stream> {
+        match &mut self.carrier {
+            Carrier::Http1(connection) => Some(&mut connection.stream),
+            Carrier::Http2(_) => None,
+        }
+    }
+
     /// Ends the exchange in the middle of its answer, so that the client cannot take that for whole.
     pub fn reset(&mut self) {
         match &mut self.carrier {

@@ -162,6 +162,11 @@ impl Sight<'_> {
         }
     }
 
+    /// As [`Sight::poll`], but reads nothing: what the client sends is for somebody else to take.
+    pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        if self.timer.poll_expired(cx) { Poll::Ready(Interrupt::Deadline) } else { self.poll_paused(cx) }
+    }
+
     /// The client has sent as much ahead as we take, so its end cannot be read: ask the kernel now and then, and see
     /// whether there is room again.
     fn poll_paused(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {

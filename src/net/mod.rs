@@ -8,6 +8,7 @@ pub mod dns;
 pub mod duplex;
 pub mod heap;
 pub mod moderator;
+pub mod passage;
 pub mod rt;
 pub mod shortage;
 pub mod socket;

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use monoio::net::TcpStream;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
@@ -23,6 +24,18 @@ pub fn next_descriptor(socket: &impl AsRawFd) -> Option<RawFd> {
     // SAFETY: as above.
     let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     fd.try_clone_to_owned().ok().map(|next| next.as_raw_fd())
+}
+
+/// Runs a system call that might wait on a socket of a ring's, which the kernel lets wait. No operation may be handed to the ring
+/// meanwhile: it would fail where it should wait.
+pub(super) fn without_waiting<T>(socket: &TcpStream, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    // SAFETY: as above.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    // Of a socket these calls do not fail, and it has no other flags that can be set.
+    let _ = fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+    let outcome = call(socket);
+    let _ = fcntl(socket, FcntlArg::F_SETFL(OFlag::empty()));
+    outcome
 }
 
 /// Takes a connection on which nothing was begun off this thread's event loop, so that it can go to another's.
@@ -78,6 +91,23 @@ impl Socket {
         }
     }
 
+    /// Another descriptor of the socket, which stays open by itself.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.borrowed().try_clone_to_owned()
+    }
+
+    fn borrowed(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor must stay open while it is borrowed.
+        // - It was read off the runtime's stream when a `Stream` took that over, and both halves of it live in
+        //   that `Stream` beside `self`; the runtime closes the descriptor only when both are gone.
+        // - The borrow ends with that of `self`, during which the `Stream` cannot go.
+        // A `Stream` that gave a half away would break the first line.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
+
     /// Resets the connection, so that the peer cannot take the end for a proper one; what it has not read is lost.
     pub fn reset(&self) {
         // Connecting to the unspecified family dissolves a connection (connect(2)), and TCP does so by a reset.
@@ -103,13 +133,7 @@ impl Socket {
     /// True if the peer has ended or reset the connection, though bytes of it may still be unread. A system
     /// call, so it is for the rare moment when we cannot read further.
     pub fn is_peer_gone(&self) -> bool {
-        // SAFETY: the descriptor must stay open while it is borrowed.
-        // - It was read off the runtime's stream when a `Stream` took that over, and both halves of it live in
-        //   that `Stream` beside `self`; the runtime closes the descriptor only when both are gone.
-        // - The borrow ends with this call, during which `self`, and so the `Stream`, cannot go.
-        // A `Stream` that gave a half away would break the first line.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.0) };
-        let mut fds = [PollFd::new(fd, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
+        let mut fds = [PollFd::new(self.borrowed(), PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
         match poll(&mut fds, PollTimeout::ZERO) {
             Ok(n) => n > 0 && fds[0].revents().is_none_or(|events| !events.is_empty()),
             Err(_) => false,

@@ -292,21 +292,28 @@ impl Input {
         if self.eof || self.reader.finished.is_some() {
             return;
         }
+        self.stop().await;
         if !self.reader.busy {
-            return self.reader.start(Vec::with_capacity(IDLE_READ_BYTES), false);
+            self.reader.start(Vec::with_capacity(IDLE_READ_BYTES), false);
         }
-        if !self.reader.cancel() {
+    }
+
+    /// Gives up a read under way, if it can be given up. What it has brought is there for the next poll.
+    pub async fn stop(&mut self) {
+        if self.reader.finished.is_some() || !self.reader.busy || !self.reader.cancel() {
             return;
         }
         let (result, buffer) = std::future::poll_fn(|cx| self.reader.poll(cx)).await;
         match result {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ECANCELED) => {
-                self.buffers.give(buffer);
-                self.reader.start(Vec::with_capacity(IDLE_READ_BYTES), false);
-            }
-            // The read came to its end before the cancel: keep what it brought for the next poll.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ECANCELED) => self.buffers.give(buffer),
+            // The read came to its end before the cancel.
             result => self.reader.keep((result, buffer)),
         }
+    }
+
+    /// True if nothing is here that was not consumed, no end and no error, and no read is under way that could bring something.
+    pub fn is_idle(&self) -> bool {
+        self.bytes().is_empty() && !self.eof && self.failed.is_none() && !self.reader.busy
     }
 
     /// What a tiny read brought, and what has come behind it: without a turn of the loop for the rest.

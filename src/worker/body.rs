@@ -1,7 +1,9 @@
 //! A request's body: held whole if we must read it, streamed if not.
 
+use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::coded::TURN_BYTES;
@@ -12,6 +14,7 @@ use crate::base::reject::Reject;
 use crate::listener::client::Interrupt;
 use crate::net::buf::READ_BYTES;
 use crate::net::heap::{self, Foreign};
+use crate::net::passage::Passage;
 use crate::net::rt;
 use crate::telemetry::State;
 use crate::telemetry::log::{self, Limit};
@@ -171,12 +174,48 @@ impl Scene<'_> {
             }
             Ok(_) => Err(Stop::ClientGone),
             Err(Interrupt::ClientGone) => Err(Stop::ClientGone),
-            Err(Interrupt::Deadline) if self.worker.drain.is_over() => {
-                let (reject, state) = cut();
-                Err(Stop::Reject(reject, state))
-            }
-            Err(Interrupt::Deadline) => Err(too_slow(within).into()),
+            Err(Interrupt::Deadline) => Err(self.late(within)),
         }
+    }
+
+    /// Nothing more of the body came within its time.
+    fn late(&self, within: Duration) -> Stop {
+        if self.worker.drain.is_over() {
+            let (reject, state) = cut();
+            return Stop::Reject(reject, state);
+        }
+        too_slow(within).into()
+    }
+
+    /// Waits for more of the body, up to `most` bytes, and lets it into `passage`: how much, or 0 if only reading tells what there
+    /// is. `None` once `early` says so.
+    pub(super) async fn more_unseen(
+        &mut self,
+        passage: &mut Passage,
+        most: u64,
+        mut early: impl FnMut(&mut Context<'_>) -> bool,
+    ) -> Result<Option<u64>, Stop> {
+        let within = self.worker.config().client.body;
+        let since = self.worker.clock.now();
+        let timer = &self.client.timer;
+        timer.set((since + within).min(self.total_until()));
+        let mut fill = pin!(passage.fill(most));
+        let outcome = poll_fn(|cx| match fill.as_mut().poll(cx) {
+            Poll::Ready(came) => Poll::Ready(Ok(Some(came as u64))),
+            Poll::Pending if early(cx) => Poll::Ready(Ok(None)),
+            Poll::Pending if timer.poll_expired(cx) => Poll::Ready(Err(Interrupt::Deadline)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        self.record.waited += self.worker.clock.now() - since;
+        outcome.map_err(|_| self.late(within))
+    }
+
+    /// `n` bytes of the body have passed unseen.
+    pub(super) fn skip(&mut self, decoder: &mut Decoder, n: u64) {
+        decoder.skip(n);
+        self.record.request_bytes += n;
+        self.body_received = decoder.is_done();
     }
 
     /// Takes body bytes that have come out of the client's input; true at the body's end.

@@ -3,6 +3,8 @@
 //! The upstream is read one buffer ahead of the client and no further: a client that does not read stops our
 //! reads, and so its provider. What passes is forwarded in the turn in which it came.
 
+mod pass;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -177,7 +179,10 @@ impl Relay<'_, '_> {
             if over {
                 return self.end().await;
             }
-            self.wait().await?;
+            match self.passage() {
+                Some(passage) => self.pass(passage).await?,
+                None => self.wait().await?,
+            }
             out = buffers.take_for(self.begun.out.len() + CHUNK_FRAMING_BYTES_MAX);
         }
     }
@@ -328,7 +333,7 @@ impl Relay<'_, '_> {
         let now = self.scene.worker.clock.now();
         // Not cut short by the total: that the time is over is said between two writes, not by giving one up.
         self.scene.client.timer.set(self.scene.write_until(now));
-        if !self.begun.decoder.is_done() {
+        if !self.begun.decoder.is_done() && !self.may_pass() {
             let connection = &mut self.begun.connection;
             poll_fn(|cx| {
                 connection.arm(cx);

@@ -2,6 +2,8 @@
 //!
 //! The endpoint may answer before it has all of it; then sending ends, and the answer says why.
 
+mod pass;
+
 use std::future::poll_fn;
 use std::ops::Range;
 use std::pin::pin;
@@ -19,6 +21,7 @@ use crate::upstream::http1::Ask;
 use crate::wire::http1::{Decoder, Framing, begin_chunk, end_chunk, last_chunk};
 use crate::wire::multipart::Watch;
 use crate::wire::request::{self, Patches};
+use pass::Passed;
 
 /// What we say in a request's head beside the client's fields; should it be more, the buffer grows.
 const OWN_FIELDS_BYTES: usize = 512;
@@ -36,7 +39,7 @@ pub(super) async fn send(
 ) -> Result<bool, Failed> {
     // Requests for streams seldom come together, and the one that comes alone goes out sooner and cheaper this way.
     let eager = call.scan.as_ref().is_some_and(|scan| scan.stream);
-    let mut sender = Sender { scene, model, connection, eager };
+    let mut sender = Sender { scene, model, connection, eager, unread: false };
     let renamed = sender.write_head(call, candidate)?;
     match &mut call.body {
         body @ (Body::Here(_) | Body::Held(_)) => sender.send_whole(body, renamed).await,
@@ -63,6 +66,8 @@ struct Sender<'s, 'a> {
     connection: &'s mut Connection,
     /// True if what the socket takes is sent without waiting for the turn's end.
     eager: bool,
+    /// True if nothing of the client is read while we write, so that the rest may pass unseen.
+    unread: bool,
 }
 
 impl Sender<'_, '_> {
@@ -187,6 +192,15 @@ impl Sender<'_, '_> {
             if done {
                 return Ok(true);
             }
+            if watch.is_none()
+                && let Some(passage) = self.passage(decoder).await
+            {
+                match self.pass(passage, decoder).await? {
+                    Passed::All => return Ok(true),
+                    Passed::Answered => return Ok(false),
+                    Passed::Some => {}
+                }
+            }
             // While we wrote, more may have been read already; waiting would then be for what comes after it.
             if self.scene.client.bytes().is_empty() && !self.more_or_answer().await? {
                 return Ok(false);
@@ -208,7 +222,13 @@ impl Sender<'_, '_> {
         }
         self.scene.start_timer(Wait::FirstToken, self.model);
         let limits = &self.scene.worker.head_limits;
-        let written = self.scene.client.watch(pin!(self.connection.write(bytes, limits, early))).await;
+        let written = {
+            let write = pin!(self.connection.write(bytes, limits, early));
+            match self.unread {
+                true => self.scene.client.watch_unread(write).await,
+                false => self.scene.client.watch(write).await,
+            }
+        };
         match written {
             Ok(Some((Ok(()), buffer))) => Ok((true, buffer)),
             // An endpoint that wants no more of a body may answer and close: the answer says why. If there is none,

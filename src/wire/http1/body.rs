@@ -110,6 +110,16 @@ impl Decoder {
         }
     }
 
+    /// Passes over the next `n` bytes of content, which went another way. Of a body whose length is announced only, and at most
+    /// [`Decoder::remaining`].
+    pub fn skip(&mut self, n: u64) {
+        let State::Length(left) = &mut self.state else { return };
+        *left = left.saturating_sub(n);
+        if *left == 0 {
+            self.state = State::Done(Vec::new());
+        }
+    }
+
     /// Says that the peer closed.
     ///
     /// # Errors
