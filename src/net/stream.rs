@@ -29,7 +29,7 @@ use monoio::net::TcpStream;
 pub use output::Output;
 use reader::Reader;
 
-use super::buf::{Buffers, LITTLE_BYTES};
+use super::buf::{Buffers, LITTLE_BYTES, READ_BYTES};
 use super::rt;
 use super::socket::Socket;
 use super::tls::{Broken, Session};
@@ -40,6 +40,9 @@ const IDLE_READ_BYTES: usize = 64;
 /// A peer that has once said more than a little buffer holds is read with large ones so many times: one more read costs more than
 /// the room.
 const LARGE_FOR: u8 = 16;
+
+/// A peer that has filled so many reads in a row sends something long, and more at a time is cheaper.
+const FILLED_BEFORE_BULK: u8 = 4;
 
 /// So many reads in a row may find their bytes already there; then others have their turn. Only epoll reads
 /// without waiting: there a peer that sends without pause would have the worker to itself.
@@ -78,6 +81,7 @@ impl Stream {
                 cancelable: false,
                 adapts: false,
                 large: 1,
+                filled: 0,
                 buffers,
             },
             output,
@@ -181,6 +185,8 @@ pub struct Input {
     adapts: bool,
     /// Reads that are still to take a large buffer.
     large: u8,
+    /// Reads in a row that were filled.
+    filled: u8,
     buffers: Rc<Buffers>,
 }
 
@@ -333,7 +339,11 @@ impl Input {
     }
 
     fn start(&mut self) {
-        let buffer = if self.large == 0 { self.buffers.take_little() } else { self.buffers.take() };
+        let buffer = match self.large {
+            0 => self.buffers.take_little(),
+            _ if self.filled >= FILLED_BEFORE_BULK => self.buffers.take_large(),
+            _ => self.buffers.take(),
+        };
         self.reader.start(buffer, self.cancelable);
     }
 
@@ -358,6 +368,8 @@ impl Input {
             return Poll::Pending;
         };
         self.at_once += 1;
+        let is_filled = buffer.len() >= READ_BYTES;
+        self.filled = if is_filled { self.filled.saturating_add(1) } else { 0 };
         if self.adapts {
             self.large = match buffer.len() {
                 0..LITTLE_BYTES => self.large.saturating_sub(1),
@@ -386,8 +398,7 @@ impl Input {
         }
         if let Some(session) = self.session.clone() {
             if self.bytes.capacity() == 0 {
-                self.bytes =
-                    if buffer.len() <= LITTLE_BYTES { self.buffers.take_little() } else { self.buffers.take() };
+                self.bytes = self.buffers.take_for(buffer.len());
             } else if self.at > 0 {
                 self.bytes.drain(..self.at);
                 self.at = 0;
