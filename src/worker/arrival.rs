@@ -24,6 +24,7 @@ use crate::mesh::inbox::Inbox;
 use crate::net::rt::spawn;
 use crate::net::socket::{attach, detach};
 use crate::net::stream::Stream;
+use crate::telemetry::metrics::board::Board;
 
 /// Connections that may be on their way to one worker.
 const INBOX: usize = 128;
@@ -135,10 +136,7 @@ fn idler(worker: &Worker) -> Option<usize> {
     let is_full = |at: usize| shared.boards[at].connections() + shared.arrivals[at].coming() as u64 >= connections_max;
     // A place anywhere is better than none.
     let below = if is_full(own) { u64::MAX } else { here - here / SLACK };
-    let is_able = |at: usize| {
-        let board = &shared.boards[at];
-        board.accepting.get() > 0 && board.silence(clock.now()) < STUCK && !is_full(at)
-    };
+    let is_able = |at: usize| turns(&shared.boards[at], clock.now()) && !is_full(at);
     // Not always the same eight.
     let from = if workers > LOOKED_AT + 1 { worker.random() as usize % (workers - 1) } else { 0 };
     let others = (0..LOOKED_AT.min(workers - 1)).map(|step| (own + 1 + (from + step) % (workers - 1)) % workers);
@@ -147,6 +145,11 @@ fn idler(worker: &Worker) -> Option<usize> {
         .filter(|(load, at)| *load < below && is_able(*at))
         .min_by_key(|(load, _)| *load);
     idler.map(|(_, at)| at).filter(|_| is_full(own) || worker.pace.may(clock.now()))
+}
+
+/// True if a worker accepts, and its event loop is not stuck.
+fn turns(board: &Board, now: Instant) -> bool {
+    board.accepting.get() > 0 && board.silence(now) < STUCK
 }
 
 /// Hands a connection over, or serves it here if the other takes none.
@@ -330,6 +333,20 @@ mod tests {
             early.shared.boards[1].accepting.set(0);
             assert_eq!(idler(&early), None, "it does not accept yet");
         });
+    }
+
+    #[test]
+    fn a_worker_is_given_nothing_once_it_was_silent_for_three_seconds() {
+        let (board, beat) = (Board::new(1, 1, 0), Instant(7_000_000_000));
+        board.accepting.set(1);
+        board.beat_ns.set(beat.0);
+        assert!(turns(&board, beat + (STUCK - Duration::from_nanos(1))));
+        assert!(!turns(&board, beat + STUCK));
+        // It turns again.
+        board.beat_ns.set((beat + STUCK).0);
+        assert!(turns(&board, beat + STUCK));
+        board.accepting.set(0);
+        assert!(!turns(&board, beat + STUCK));
     }
 
     #[test]
