@@ -295,3 +295,6 @@ impl Answer {
         self.coded().is_some_and(Coded::is_behind)
     }
 }
+
+#[cfg(test)]
+mod tests;
