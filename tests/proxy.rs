@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::authority::server_config;
 use common::origin::{Peer, serve};
+use common::websocket::{CLOSE, Frame, TEXT, frame, from_client, from_server, handshake, switched};
 use common::{Authority, Client, Config, Dns, Gateway, JSON, Origin, Response, chat};
 use rustls::version::TLS13;
 use rustls::{ServerConnection, StreamOwned};
@@ -228,6 +229,63 @@ fn which_endpoint_goes_through_which_proxy() {
         assert_eq!(client.response("POST").json()["way"], way, "{name}");
         assert!(proxy.is_left_alone(), "{name}");
     }
+}
+
+#[test]
+fn a_websocket_goes_through_a_tunnel_of_its_own() {
+    const PATH: &str = "/v1/realtime?model=m";
+    let proxy = Origin::start();
+    let gateway = gateway("http://api.test:8000/v1", proxy.address);
+    let ask = || {
+        let mut client = gateway.connect();
+        client.send(handshake(PATH, "").as_bytes());
+        let mut peer = proxy.accept();
+        assert_eq!(peer.head().line, "CONNECT api.test:8000 HTTP/1.1");
+        (client, peer)
+    };
+    // Two at once: none takes the other's tunnel.
+    let mut open: Vec<(Client, Peer)> = (0..2)
+        .map(|_| {
+            let (mut client, mut peer) = ask();
+            // A frame that is sent ahead is not for the proxy.
+            client.send(&frame(true, TEXT, b"early"));
+            peer.send("HTTP/1.1 200 Yes\r\n\r\n");
+            let request = peer.head();
+            assert_eq!(request.line, "GET /v1/realtime?model=m HTTP/1.1");
+            assert_eq!((request.get("host"), request.get("proxy-authorization")), (Some("api.test:8000"), None));
+            peer.send(switched(&request, ""));
+            assert_eq!(client.head().status, 101);
+            assert_eq!(from_client(&mut peer), Frame(TEXT, b"early".to_vec()));
+            (client, peer)
+        })
+        .collect();
+    for (client, peer) in &mut open {
+        peer.send(frame(false, TEXT, b"back"));
+        assert_eq!(from_server(client), Frame(TEXT, b"back".to_vec()));
+        let close = 1000_u16.to_be_bytes();
+        client.send(&frame(true, CLOSE, &close));
+        assert_eq!(from_client(peer), Frame(CLOSE, close.to_vec()));
+        peer.send(frame(false, CLOSE, &close));
+        assert_eq!(from_server(client), Frame(CLOSE, close.to_vec()));
+        assert!(client.is_closed());
+        peer.ended();
+    }
+    // A tunnel that is refused, or in which nothing is said, is no WebSocket.
+    for (sent, status, code) in [
+        ("HTTP/1.1 403 No\r\n\r\n", 502, "proxy_failed"),
+        ("HTTP/1.1 200 Yes\r\n\r\nHTTP/1.1 101 S\r\n\r\n", 502, "proxy_failed"),
+        ("", 504, "connect_timeout"),
+    ] {
+        let (mut client, mut peer) = ask();
+        peer.send(sent);
+        let response = client.response("GET");
+        assert_eq!((response.head.status, &response.json()["error"]["code"]), (status, &code.into()), "{sent}");
+        peer.ended();
+    }
+    // Who leaves takes the tunnel along.
+    let (client, mut peer) = ask();
+    drop(client);
+    peer.ended();
 }
 
 /// A proxy that does its work: one tunnel to `target`, whatever name was asked for.
