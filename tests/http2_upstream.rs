@@ -785,3 +785,56 @@ fn thirty_two_interim_answers_pass_and_one_more_is_refused() {
         assert!(hints == 32 || status == 502 && hints <= 32, "{hints} of {count}");
     }
 }
+
+#[test]
+fn a_hundred_requests_share_a_connection_and_no_more_whatever_the_endpoint_allows() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config(&[&origin]));
+    let bodies: Vec<Vec<u8>> = (0..101).map(numbered).collect();
+    let mut clients: Vec<Client> = bodies.iter().map(|body| send(&gateway, body)).collect();
+    let mut peers = Vec::new();
+    for expected in [100, 1] {
+        let mut peer = origin.accept_http2(&[WIDE, (MAX_CONCURRENT_STREAMS, 1000)]);
+        let mut begun = BTreeMap::new();
+        let requests: Vec<(u32, Vec<u8>)> = (0..expected).map(|_| peer.request(&mut begun)).collect();
+        assert_eq!(begun.len(), 0, "more than {expected} at once");
+        peers.push((peer, requests));
+    }
+    for (peer, requests) in &mut peers {
+        requests.iter().for_each(|(stream, body)| echo(peer, *stream, body));
+    }
+    clients.iter_mut().zip(&bodies).for_each(|(client, body)| is_echoed(client, body));
+    assert!(origin.is_left_alone());
+}
+
+#[test]
+fn ten_thousand_frames_that_carry_nothing_may_come_at_once() {
+    // The settings that begin a connection count; and a thousand more may come each second, while others are looked at.
+    for (count, status) in [(9_999, 200), (40_000, 502)] {
+        let origin = Origin::start();
+        let gateway = Gateway::start(&config(&[&origin]));
+        let mut client = send(&gateway, &numbered(0));
+        let mut peer = origin.accept_http2(&[WIDE]);
+        let (stream, _) = peer.request(&mut BTreeMap::new());
+        let unknown = frame(0xbb, 0, 0, &[1]).repeat(count);
+        peer.send(&[unknown, answer(stream, "200", &JSON_ANSWER, b"{}")].concat());
+        assert_eq!(client.response("POST").head.status, status, "{count}");
+    }
+}
+
+#[test]
+fn an_answers_head_below_64_kib_is_taken_and_one_of_64_kib_is_not() {
+    // As HTTP/2 counts: 32 bytes for each field beside its name and value. The library takes less than it announces.
+    let others = ":status200content-typeapplication/json".len() + "x-a".len() + 3 * 32;
+    for (bytes, status) in [((64 << 10) - 1, 200), (64 << 10, 502)] {
+        let origin = Origin::start();
+        let gateway = Gateway::start(&config(&[&origin]));
+        let mut client = send(&gateway, &numbered(0));
+        let mut peer = origin.accept_http2(&[WIDE]);
+        let (stream, _) = peer.request(&mut BTreeMap::new());
+        let long = "v".repeat(bytes - others);
+        peer.send(&answer(stream, "200", &[JSON_ANSWER[0], ("x-a", &long)], b"{}"));
+        let response = client.response("POST");
+        assert_eq!(response.head.status, status, "{bytes}: {}", response.text());
+    }
+}
