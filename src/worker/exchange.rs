@@ -532,3 +532,6 @@ pub fn length(wait: Wait, model: &Model) -> Duration {
         Wait::BetweenTokens => model.timers.between_tokens,
     }
 }
+
+#[cfg(test)]
+mod tests;

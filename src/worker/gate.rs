@@ -133,3 +133,31 @@ fn is_full(worker: &Worker) -> bool {
     let max = worker.shared.memory_max;
     heap::held() > max.saturating_add(max / 8)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::WorkerId;
+    use crate::net::heap::COUNTED_BYTES;
+    use crate::net::rt::{EventLoop, Rung};
+    use crate::worker::connection::tests::shared;
+
+    #[test]
+    fn clients_are_accepted_up_to_an_eighth_above_the_memory_and_not_beyond() {
+        EventLoop::climb_down(Rung::Epoll, 256).unwrap().block_on(async {
+            let mut shared = shared(1);
+            let max = (heap::held() + (8 << 20)) / 8 * 8;
+            Arc::get_mut(&mut shared).unwrap().memory_max = max;
+            let worker = Worker::new(WorkerId(0), shared);
+            let at: Vec<u8> = Vec::with_capacity(max + max / 8 - heap::held());
+            assert_eq!(heap::held(), max + max / 8);
+            assert!(worker.is_short_of_memory() && !is_full(&worker));
+            let past: Vec<u8> = Vec::with_capacity(COUNTED_BYTES);
+            assert!(is_full(&worker));
+            drop((at, past));
+            assert!(!is_full(&worker));
+        });
+    }
+}
