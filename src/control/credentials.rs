@@ -282,3 +282,24 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     });
     read.map(|()| bytes).map_err(|error| format!("{shown} cannot be read: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_the_bound_and_one_that_is_longer_not_at_all() {
+        let path = std::env::temp_dir().join(format!("ringway-credentials-{}.pem", std::process::id()));
+        for (more, is_read) in [(0, true), (1, false)] {
+            std::fs::write(&path, vec![b'a'; FILE_BYTES_MAX as usize + more]).unwrap();
+            assert_eq!(
+                read(&path).map_err(|why| why.contains("longer than 1048576 bytes")).map(|bytes| bytes.len()),
+                match is_read {
+                    true => Ok(FILE_BYTES_MAX as usize),
+                    false => Err(true),
+                }
+            );
+        }
+        let _ = std::fs::remove_file(&path);
+    }
+}

@@ -110,6 +110,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::config::compile::tests::{OPEN, only, replaced, sound};
+    use crate::config::schema::{CERTIFICATES_MAX, ListenerTlsSchema};
     use crate::config::{ListenerTls, TlsGroup, TlsVersion};
 
     const PAIR: &str = r#"certificates = [{ chain = "tls/a.pem", key = "tls/a.key" }]"#;
@@ -204,5 +205,25 @@ mod tests {
             compiled(&with(line));
         }
         assert_eq!(only(&listener("").replace("[listeners.tls]\n", "tls = true\n")).0, "listeners[0].tls");
+    }
+
+    #[test]
+    fn every_bound_of_https_holds_at_it_and_one_past_it() {
+        let pairs = |count: usize| {
+            format!("certificates = [{}]", r#"{ chain = "tls/a.pem", key = "tls/a.key" },"#.repeat(count))
+        };
+        let with = |line: &str| format!("{PAIR}\n{line}");
+        let ms = |name: &str, bound: Duration, past: i64| format!("{name} = \"{}ms\"", bound.as_millis() as i64 + past);
+        let (rotation, hsts) = (ListenerTlsSchema::TICKET_ROTATION, ListenerTlsSchema::HSTS);
+        for (at, past) in [
+            (pairs(CERTIFICATES_MAX), pairs(CERTIFICATES_MAX + 1)),
+            (with(&ms("ticket_rotation", rotation.min, 0)), with(&ms("ticket_rotation", rotation.min, -1))),
+            (with(&ms("ticket_rotation", rotation.max, 0)), with(&ms("ticket_rotation", rotation.max, 1))),
+            (with("hsts = \"0s\""), with("hsts = \"-1s\"")),
+            (with(&ms("hsts", hsts.max, 0)), with(&ms("hsts", hsts.max, 1))),
+        ] {
+            compiled(&at);
+            assert!(only(&listener(&past)).0.starts_with("listeners[0].tls."));
+        }
     }
 }

@@ -48,7 +48,7 @@ fn frames_pass_however_they_are_cut() {
             frame(role, 0x01, b"one "),
             frame(role, 0x89, b"ping"),
             frame(role, 0x00, b""),
-            frame(role, 0x8a, b""),
+            frame(role, 0x8a, &[9; CONTROL_BYTES_MAX]),
             frame(role, 0x80, b"two"),
             frame(role, 0x81, b""),
             frame(role, 0x82, &[1; 300]),
