@@ -162,6 +162,45 @@ fn a_name_that_hangs_delays_no_other() {
 }
 
 #[test]
+fn so_many_questions_are_under_way_and_the_next_waits_for_one_to_be_over() {
+    // Two for each name: 256 in all, with that which is answered or without it.
+    for (hanging, is_asked) in [(127, true), (128, false)] {
+        let providers = Providers::start(&["127.0.0.1"], true);
+        let dns = Dns::start();
+        dns.has("z.test", &["127.0.0.1"]);
+        let endpoint = |name: &str| format!("{{ url = \"http://{name}:{}/v1\" }}", providers.port);
+        let names: Vec<String> = (0..hanging).map(|number| format!("h{number:03}.test")).collect();
+        // Asked for in the order of their names.
+        names.iter().for_each(|name| drop(dns.says(name, Says::Silence)));
+        let tables: String = names
+            .chunks(64)
+            .enumerate()
+            .map(|(at, names)| {
+                let endpoints: Vec<String> = names.iter().map(|name| endpoint(name)).collect();
+                format!("[[providers]]\nname = \"h{at}\"\nendpoints = [{}]\n", endpoints.join(", "))
+            })
+            .collect();
+        let gateway = Gateway::start(&Config::raw(&format!(
+            "cores = \"0\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n{tables}[[providers]]\nname = \"z\"\nendpoints = [{}]\n\
+             [[models]]\nname = \"*\"\nroute = [{{ provider = \"z\" }}]\n[timers]\nconnect = \"1s\"\n\
+             [resolver]\nservers = [\"{}\"]\ntimeout = \"1m\"",
+            endpoint("z.test"),
+            dns.address
+        )));
+        // The last of those that hang.
+        dns.wait_asked(&names[hanging - 1], 2);
+        match is_asked {
+            true => assert_eq!(served_by(&ask_until(&gateway, |response| response.head.status == 200)), "127.0.0.1"),
+            false => {
+                let response = ask(&gateway);
+                assert_eq!(response.head.status, 504, "{}", response.text());
+                assert_eq!(dns.asked("z.test", false), 0);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_name_that_moves_takes_new_connections_along_and_leaves_streams_alone() {
     let dns = Dns::start();
     dns.has("api.test", &["127.0.0.1"]);
