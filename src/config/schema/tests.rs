@@ -1,5 +1,7 @@
 //! What the schema says and what `compile` does are the same: fields, defaults, bounds.
 
+mod limits;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
