@@ -137,6 +137,13 @@ impl Client {
         }
     }
 
+    /// Gives back the room that it has for what comes next, as far as it can: who waits for it may do so for long.
+    pub async fn rest(&mut self) {
+        if let Carrier::Http1(connection) = &mut self.carrier {
+            connection.stream.input.rest().await;
+        }
+    }
+
     /// Waits for more bytes of a request: false at the client's end, or that of its stream's request.
     ///
     /// # Errors

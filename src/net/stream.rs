@@ -289,10 +289,15 @@ impl Input {
     }
 
     /// Waits with a tiny buffer for a peer that is likely to let us wait long; a read under way with a pooled one is
-    /// given up for it.
+    /// given up for it, and what has come is held in a little one if it fits.
     pub async fn rest(&mut self) {
         if self.bytes().is_empty() {
             self.bytes = Vec::new();
+            self.at = 0;
+        } else if self.bytes.capacity() > LITTLE_BYTES && self.bytes().len() <= LITTLE_BYTES {
+            let mut little = self.buffers.take_little();
+            little.extend_from_slice(self.bytes());
+            self.buffers.give(std::mem::replace(&mut self.bytes, little));
             self.at = 0;
         }
         if self.eof || self.reader.finished.is_some() {

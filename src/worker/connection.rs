@@ -56,26 +56,39 @@ pub async fn serve_one(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -
     let listener = usize::from(entry.listener.0);
     client.lines = worker.lines[listener].clone();
     let may_turn = worker.config().listeners[listener].http2;
-    serve_with(worker, client, may_turn, async |worker, client| exchange::run(worker, client, entry).await).await
+    serve_with(worker, client, entry, may_turn, async |worker, client| exchange::run(worker, client, entry).await).await
 }
 
-/// As [`serve_one`], each request by `exchange`.
+/// As [`serve_one`], each request by `exchange`, which makes nothing of one whose head is not whole.
 async fn serve_with(
     worker: &Rc<Worker>,
     client: &mut Client,
+    entry: Entry,
     may_turn: bool,
-    exchange: impl AsyncFn(&Rc<Worker>, &mut Client) -> After,
+    exchange: impl AsyncFn(&Rc<Worker>, &mut Client) -> Option<After>,
 ) -> Turns {
     let config = worker.config();
     while client.wait_for_request(&worker.clock, config.client.keep_alive, || worker.drain.is_idle_over()).await {
-        if may_turn && client.may_begin_http2() && Box::pin(begins_http2(worker, client)).await {
+        client.timer.set(worker.clock.now() + config.client.head);
+        if may_turn && client.may_begin_http2() && Box::pin(begins_http2(client)).await {
             return Turns::ToHttp2;
         }
         client.answering = false;
         client.sent_bytes = 0;
         client.own = 0;
         // Boxed, as is all that is rare, so that a connection between two requests is small.
-        let outcome = CatchUnwind::new(exchange(worker, client)).await;
+        let outcome = loop {
+            match CatchUnwind::new(exchange(worker, client)).await {
+                Ok(Some(after)) => break Ok(after),
+                Err(panic) => break Err(panic),
+                Ok(None) => {}
+            }
+            match CatchUnwind::new(exchange::await_head(worker, client, entry)).await {
+                Ok(None) => {}
+                Ok(Some(after)) => break Ok(after),
+                Err(panic) => break Err(panic),
+            }
+        };
         let after = match outcome {
             Ok(after) => after,
             Err(panic) => {
@@ -108,9 +121,9 @@ async fn serve_with(
 }
 
 /// Whether a client that has begun as HTTP/2 does goes on so; what it does else is for the reader of requests to judge.
-async fn begins_http2(worker: &Worker, client: &mut Client) -> bool {
-    client.timer.set(worker.clock.now() + worker.config().client.head);
+async fn begins_http2(client: &mut Client) -> bool {
     while client.may_begin_http2() && client.bytes().len() < PREFACE.len() {
+        client.rest().await;
         if !matches!(client.fill().await, Ok(Ok(true))) {
             return false;
         }
@@ -195,6 +208,10 @@ pub(super) mod tests {
         (near, Client::http1(connection, worker.timers.timer()), worker)
     }
 
+    fn entry() -> Entry {
+        Entry { listener: ListenerId(0), peer: "127.0.0.1:9".parse().unwrap(), open: true }
+    }
+
     /// Serves one connection whose first exchange panics; what its client was sent, up to the end.
     async fn sent_by_a_panic(request: &str, answering: bool) -> String {
         sent_by_a_panic_of(None, request, answering).await
@@ -207,7 +224,7 @@ pub(super) mod tests {
         near.write_all(request.as_bytes()).unwrap();
         near.shutdown(std::net::Shutdown::Write).unwrap();
         let runs = Cell::new(0);
-        serve_with(&worker, &mut client, true, async |worker, client| {
+        serve_with(&worker, &mut client, entry(), true, async |worker, client| {
             runs.set(runs.get() + 1);
             worker.fallen.replace(id.map(str::to_owned));
             if answering {
@@ -216,7 +233,7 @@ pub(super) mod tests {
             if std::hint::black_box(true) {
                 panic!("on purpose");
             }
-            After::KeepAlive
+            Some(After::KeepAlive)
         })
         .await;
         drop(client);
@@ -271,7 +288,7 @@ pub(super) mod tests {
             let (own, begins, drops) = (worker.clone(), begun.clone(), dropped.clone());
             spawn(async move {
                 let _place = place;
-                let stuck = serve_with(&own, &mut client, true, async |worker, client| {
+                let stuck = serve_with(&own, &mut client, entry(), true, async |worker, client| {
                     let _record = Note(drops.clone());
                     begins.set(1);
                     client.timer.set(worker.clock.now() + std::time::Duration::from_secs(3600));
@@ -281,7 +298,7 @@ pub(super) mod tests {
                         std::task::Poll::<()>::Pending
                     })
                     .await;
-                    After::Close
+                    Some(After::Close)
                 });
                 own.drain
                     .unless_given_up(std::pin::pin!(async {

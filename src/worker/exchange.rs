@@ -90,17 +90,48 @@ pub struct Call {
     pub nonce: Option<Nonce>,
 }
 
-/// Serves the request at the front of the client's input, which holds at least a byte of it.
-pub async fn run(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -> After {
-    let intake = match read_head(worker, client, entry.open).await {
-        Ok(intake) => intake,
-        Err(Some(reject)) => return refuse_head(worker, client, entry, reject).await,
-        Err(None) => return After::Close,
+/// Serves the request at the front of the client's input, which holds at least a byte of it; `None` if its head is not whole.
+pub async fn run(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -> Option<After> {
+    let intake = match client.head(&worker.head_limits, |head| Intake::read(worker, head, entry.open)) {
+        Ok(intake) => intake?,
+        Err(malformed) => {
+            let reject = Reject::client(malformed.status, "malformed_request", malformed.reason);
+            return Some(refuse_head(worker, client, entry, reject).await);
+        }
     };
     let mut scene = Scene::open(worker, client, &intake, entry);
     // Pinned here: what is awaited as it is returned is copied once more.
     let outcome = pin!(scene.play()).await;
-    scene.end(outcome).await
+    Some(scene.end(outcome).await)
+}
+
+/// Waits until the head that has begun to come may be whole, as long as the client's timer allows; what becomes of the connection
+/// if it does not come.
+///
+/// Outside of any exchange, and with next to no room to read into: thousands may send theirs a byte at a time.
+pub async fn await_head(worker: &Rc<Worker>, client: &mut Client, entry: Entry) -> Option<After> {
+    let mut scan = HeadScan::default();
+    // What is here was read, and is not a whole one.
+    scan.is_due(client.bytes());
+    let reject = loop {
+        client.rest().await;
+        match client.fill().await {
+            Ok(Ok(true)) if scan.is_due(client.bytes()) => return None,
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                break Reject::client(400, "malformed_request", "The request ended within its head.");
+            }
+            Ok(Err(_)) | Err(Interrupt::ClientGone) => return Some(After::Close),
+            // Half a head is no request yet.
+            Err(Interrupt::Deadline) if worker.drain.is_over() => return Some(After::Close),
+            Err(Interrupt::Deadline) => {
+                let within = worker.config().client.head;
+                let text = format!("The head of the request did not arrive within {within:?}.");
+                break Reject::client(408, "head_timeout", text);
+            }
+        }
+    };
+    Some(Box::pin(refuse_head(worker, client, entry, reject)).await)
 }
 
 /// Answers for an exchange that panicked, under its `id` if that is known: 500 if nothing was answered yet.
@@ -119,37 +150,6 @@ pub async fn apologise(worker: &Rc<Worker>, client: &mut Client, id: Option<Stri
     let lines = intake.as_ref().map_or(&[][..], |intake| &intake.lines);
     let refusal = Refusal { reject: &reject, dialect, request_id: &request_id, is_head, close: true, lines };
     refuse(worker, client, &refusal).await
-}
-
-/// `Err(None)` if the client left without having asked for anything.
-async fn read_head(worker: &Rc<Worker>, client: &mut Client, open: bool) -> Result<Intake, Option<Reject>> {
-    let within = worker.config().client.head;
-    client.timer.set(worker.clock.now() + within);
-    let mut scan = HeadScan::default();
-    loop {
-        if scan.is_due(client.bytes()) {
-            match client.head(&worker.head_limits, |head| Intake::read(worker, head, open)) {
-                Ok(Some(intake)) => return Ok(intake),
-                Ok(None) => {}
-                Err(malformed) => {
-                    return Err(Some(Reject::client(malformed.status, "malformed_request", malformed.reason)));
-                }
-            }
-        }
-        match client.fill().await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => {
-                return Err(Some(Reject::client(400, "malformed_request", "The request ended within its head.")));
-            }
-            Ok(Err(_)) | Err(Interrupt::ClientGone) => return Err(None),
-            // Half a head is no request yet.
-            Err(Interrupt::Deadline) if worker.drain.is_over() => return Err(None),
-            Err(Interrupt::Deadline) => {
-                let text = format!("The head of the request did not arrive within {within:?}.");
-                return Err(Some(Reject::client(408, "head_timeout", text)));
-            }
-        }
-    }
 }
 
 /// Says no to a head that could not be read to its end, and records that.
