@@ -155,6 +155,11 @@ pub async fn serve(
     let expired = Cell::new(false);
     let patience = Patience { timer: &write_timer, clock, within: terms.write, expired: &expired };
     let ended = drive(pin!(work), &out, &mut output, &patience, |ended| ended != Ended::Done).await;
+    if expired.get() {
+        // The kernel is not to go on offering what it does not take.
+        socket.reset();
+        return ended;
+    }
     // The last words must not be overtaken by a reset, which follows where bytes are unread.
     output.speak(true);
     socket.finish();

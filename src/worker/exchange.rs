@@ -353,6 +353,8 @@ impl<'a> Scene<'a> {
             Err(Stop::ClientStalled) => {
                 (self.record.state, self.record.ended_by) = (State::ClientGone, EndedBy::Gateway);
                 self.record.fault = Some(Fault { origin: Origin::Client, code: "client_stalled".into() });
+                // What it has not taken the kernel would go on offering, megabytes for minutes, to one that reads nothing.
+                self.client.reset();
                 After::Close
             }
             Err(Stop::Cut(state)) => {
