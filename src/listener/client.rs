@@ -351,6 +351,15 @@ impl Client {
         .await
     }
 
+    /// True if it is known at once that the client has left: that its stream was reset, or went with its connection.
+    #[inline]
+    pub async fn has_left(&mut self) -> bool {
+        match &mut self.carrier {
+            Carrier::Http1(_) => false,
+            Carrier::Http2(stream) => poll_fn(|cx| Poll::Ready(stream.outgoing.poll_gone(cx).is_ready())).await,
+        }
+    }
+
     /// Ready when the client has left or the timer has run out.
     pub fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let Client { carrier, timer, own, alarm, .. } = self;

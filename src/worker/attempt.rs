@@ -75,6 +75,10 @@ impl From<Stop> for Failed {
 /// The last failure, as the client is to be told.
 pub async fn run<'a>(scene: &mut Scene<'a>, call: &mut Call, model: &Model, mut plan: Plan<'a>) -> Result<Begun, Stop> {
     let worker = scene.worker;
+    if scene.client.has_left().await {
+        // Streams can be begun and reset by the thousand, and no provider is to be asked for the sake of those.
+        return Err(Stop::ClientGone);
+    }
     let mut last = None;
     while let Some(candidate) = plan.next(|endpoint| worker.upstreams.outstanding(endpoint), worker.random()) {
         scene.sent_model = candidate.model;
