@@ -4,13 +4,18 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use monoio::net::TcpStream;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc::linger;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, connect as connect_to, getsockopt, recv,
+    send, setsockopt, shutdown, socket, sockopt,
+};
 
 /// True if `socket` has something to read, or to accept, or has ended. A system call.
 pub fn has_input(socket: &impl AsRawFd) -> bool {
@@ -54,6 +59,39 @@ pub fn attach(socket: OwnedFd) -> io::Result<TcpStream> {
     let tcp = std::net::TcpStream::from(socket);
     tcp.set_nonblocking(monoio::utils::is_legacy())?;
     TcpStream::from_std(tcp)
+}
+
+/// Connects to `address`. Dropping the future abandons the attempt: the connection that it may have made by then is reset.
+///
+/// Closed like others, it would hold its local port for a minute. Who asks for something and leaves, again and again, would take all
+/// ports there are towards an endpoint, and the kernel's search for one holds up the worker.
+///
+/// # Errors
+/// What the operating system says.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    let reset_on_close = |on| linger { l_onoff: i32::from(on), l_linger: 0 };
+    setsockopt(&socket, sockopt::Linger, &reset_on_close(true))?;
+    match connect_to(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let tcp = TcpStream::from_std(socket.into())?;
+    tcp.writable(false).await?;
+    // SAFETY: `tcp` owns the descriptor and outlives this borrow, which ends with the function.
+    let fd = unsafe { BorrowedFd::borrow_raw(tcp.as_raw_fd()) };
+    match getsockopt(&fd, sockopt::SocketError)? {
+        0 => {}
+        error => return Err(io::Error::from_raw_os_error(error)),
+    }
+    setsockopt(&fd, sockopt::Linger, &reset_on_close(false))?;
+    if !monoio::utils::is_legacy() {
+        // A ring waits for what is not there yet only where the socket would.
+        fcntl(fd, FcntlArg::F_SETFL(OFlag::empty()))?;
+    }
+    Ok(tcp)
 }
 
 /// The descriptor of a stream that lives at least as long as this.

@@ -31,7 +31,7 @@ use reader::Reader;
 
 use super::buf::{Buffers, LITTLE_BYTES, READ_BYTES};
 use super::rt;
-use super::socket::Socket;
+use super::socket::{Socket, connect};
 use super::tls::{Broken, Session};
 
 /// Capacity of the read that an idle connection leaves with the kernel.
@@ -89,12 +89,12 @@ impl Stream {
         }
     }
 
-    /// Connects to `address`. Dropping the future abandons the attempt and closes the socket.
+    /// Connects to `address`. Dropping the future abandons the attempt, and resets what it may have made.
     ///
     /// # Errors
     /// What the operating system says.
     pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-        TcpStream::connect_addr(address).await
+        connect(address).await
     }
 
     /// Makes a plain stream on which nothing has come that was not consumed a TLS stream whose handshake is still to come.
