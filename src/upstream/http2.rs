@@ -45,6 +45,10 @@ const HEAD_BYTES_MAX: u32 = 64 << 10;
 pub(super) const STREAMS_MAX: usize = 100;
 /// Exchanges on one connection over its life, far below where the numbers of streams end (RFC 9113 §5.1.1).
 const EXCHANGES_MAX: u32 = 1 << 29;
+/// Exchanges on one connection over its life that we have given up. What is still on its way of each counts, for the library,
+/// against a budget of half of [`CONNECTION_WINDOW`] which nothing refills, up to 256 bytes for each small frame; with its last
+/// the connection would end for all. So many may leave a hundred frames each.
+const GIVEN_UP_MAX: u32 = 1000;
 /// What of one request may wait for its endpoint, in bytes, before no more is taken; a piece beyond it may be under way.
 const UNSENT_BYTES_MAX: usize = 64 << 10;
 /// Frames that carry nothing, at once; as many again each ten seconds.
@@ -77,6 +81,8 @@ struct State {
     open: Cell<usize>,
     /// Exchanges that were ever begun.
     begun: Cell<u32>,
+    /// Those that we have given up before their answers had ended.
+    given_up_on: Cell<u32>,
     /// No more can begin.
     closed: Cell<bool>,
     /// Nobody is to begin one any more.
@@ -147,7 +153,8 @@ impl Link {
     pub(super) fn is_open(&self) -> bool {
         let state = &self.state;
         let is_over = state.closed.get() || state.given_up.get();
-        !is_over && !state.unwanted.get() && state.begun.get() < EXCHANGES_MAX
+        let is_used_up = state.begun.get() >= EXCHANGES_MAX || state.given_up_on.get() >= GIVEN_UP_MAX;
+        !is_over && !state.unwanted.get() && !is_used_up
     }
 
     /// True for one that was made no earlier than `since`.
@@ -228,6 +235,7 @@ pub(super) async fn begin(
     let state = Rc::new(State {
         open: Cell::new(0),
         begun: Cell::new(0),
+        given_up_on: Cell::new(0),
         closed: Cell::new(false),
         unwanted: Cell::new(false),
         idle_since: Cell::new(made),

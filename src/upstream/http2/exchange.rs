@@ -321,10 +321,8 @@ impl Exchange {
     /// Gives the exchange up. If nothing at all has come since it was begun, which is a while ago, others are to go elsewhere.
     pub(in super::super) fn reset(&mut self) {
         let state = &self.link.state;
-        if !matches!(self.coming, Coming::Unasked | Coming::Over)
-            && self.has_heard_nothing()
-            && state.clock.now() - self.begun >= SILENT
-        {
+        let is_coming = !matches!(self.coming, Coming::Unasked | Coming::Over);
+        if is_coming && self.has_heard_nothing() && state.clock.now() - self.begun >= SILENT {
             self.link.let_go();
         }
         // The library remembers for a while what it has reset, which is not needed of what has ended.
@@ -332,6 +330,7 @@ impl Exchange {
             (self.send, self.coming) = (None, Coming::Over);
             return;
         }
+        state.given_up_on.set(state.given_up_on.get() + u32::from(is_coming));
         self.end(Reason::CANCEL);
     }
 
