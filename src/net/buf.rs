@@ -37,6 +37,9 @@ const BUSY: usize = 256;
 const LARGE_WORTH_COLLECTING: usize = 16 << 20;
 /// So many buffers freed leave enough behind for the allocator to be asked to give memory back.
 const WORTH_COLLECTING: usize = 64;
+/// So many leave enough behind for a busy worker to ask as well, once hardly any more are freed: what they were for is over, and
+/// others would not take them again.
+const BURST: usize = 256;
 
 /// The free buffers of one worker.
 #[derive(Debug, Default)]
@@ -45,6 +48,8 @@ pub struct Buffers {
     little: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
     freed: Cell<usize>,
+    /// Those of them that were known at the last look.
+    known: Cell<usize>,
     taken: Cell<usize>,
     /// Bytes of large blocks that were freed and not yet given back.
     left: Cell<usize>,
@@ -112,10 +117,15 @@ impl Buffers {
     /// would keep all of them.
     pub fn collect(&self) {
         self.collect_large();
-        if self.taken.replace(0) > BUSY {
+        let freed = self.freed.get();
+        let fresh = freed - self.known.replace(freed);
+        let is_past = freed >= BURST && fresh < WORTH_COLLECTING;
+        if self.taken.replace(0) > BUSY && !is_past {
             return;
         }
-        if self.freed.replace(0) >= WORTH_COLLECTING {
+        self.freed.set(0);
+        self.known.set(0);
+        if freed >= WORTH_COLLECTING {
             // A few kept buffers, strewn over the allocator's pages, would hold all of these.
             self.free.borrow_mut().clear();
             self.little.borrow_mut().clear();
@@ -180,6 +190,34 @@ mod tests {
         assert_eq!(buffers.free.borrow().len(), KEPT_MAX);
         buffers.collect();
         assert!(buffers.free.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_busy_worker_gives_back_what_a_burst_has_left_once_that_is_over() {
+        let buffers = Buffers::default();
+        let be_busy = || (0..=BUSY).for_each(|_| buffers.give(buffers.take()));
+        for (freed, is_given_back) in [(BURST - 1, false), (BURST, true)] {
+            for _ in 0..KEPT_MAX + freed {
+                buffers.give(Vec::with_capacity(READ_BYTES));
+            }
+            be_busy();
+            buffers.collect();
+            assert_eq!(buffers.free.borrow().len(), KEPT_MAX, "{freed}: it may go on");
+            be_busy();
+            for _ in 0..WORTH_COLLECTING {
+                buffers.note_freed();
+            }
+            buffers.collect();
+            assert_eq!(buffers.free.borrow().len(), KEPT_MAX, "{freed}: it goes on");
+            buffers.freed.set(freed);
+            buffers.known.set(freed);
+            be_busy();
+            buffers.collect();
+            assert_eq!(buffers.free.borrow().is_empty(), is_given_back, "{freed}");
+            // Nothing of it is left for the next.
+            buffers.collect();
+            buffers.free.borrow_mut().clear();
+        }
     }
 
     #[test]
