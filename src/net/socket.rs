@@ -74,12 +74,13 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket(family, SockType::Stream, flags, None)?;
     let reset_on_close = |on| linger { l_onoff: i32::from(on), l_linger: 0 };
     setsockopt(&socket, sockopt::Linger, &reset_on_close(true))?;
-    match connect_to(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+    let begun = connect_to(socket.as_raw_fd(), &SockaddrStorage::from(address));
+    let tcp = TcpStream::from_std(socket.into())?;
+    match begun {
+        Ok(()) => {}
+        Err(Errno::EINPROGRESS | Errno::EINTR) => tcp.writable(false).await?,
         Err(errno) => return Err(errno.into()),
     }
-    let tcp = TcpStream::from_std(socket.into())?;
-    tcp.writable(false).await?;
     // SAFETY: `tcp` owns the descriptor and outlives this borrow, which ends with the function.
     let fd = unsafe { BorrowedFd::borrow_raw(tcp.as_raw_fd()) };
     match getsockopt(&fd, sockopt::SocketError)? {
