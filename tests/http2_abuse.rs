@@ -219,7 +219,7 @@ fn what_is_reset_at_once_asks_no_provider() {
         }
         println!("{driver}: {asked} of {} were asked for", 50 * ROUNDS);
         // Where a read ends between the two, the provider is asked.
-        assert!(asked <= 50 * ROUNDS / 4, "{driver}: {asked} connections for {} requests that were reset", 50 * ROUNDS);
+        assert!(asked <= 50 * ROUNDS / 8, "{driver}: {asked} connections for {} requests that were reset", 50 * ROUNDS);
     }
 }
 
@@ -346,7 +346,6 @@ fn who_asks_and_leaves_uses_up_no_ports() {
             let streams = || (1..201).step_by(2);
             abuser.send(&streams().flat_map(begun).collect::<Vec<u8>>());
             // In whatever state they are: being connected to, asked, or waiting.
-            world.serves(driver);
             abuser.send(&streams().flat_map(reset).collect::<Vec<u8>>());
             abuser.send(&frame(PING, 0, 0, &[1; 8]));
             while abuser.frame().expect("it is open").0 != PING {}

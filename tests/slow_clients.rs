@@ -170,7 +170,7 @@ fn who_reads_nothing_is_reset_at_the_limit_so_that_the_kernel_keeps_nothing_for_
         let gateway = gateway(&mock, driver, "write = \"300ms\"");
         // More than the buffers of two kernels take.
         let body = chat("mock:ttft=0,gap=0,tokens=2000,token-bytes=10000", true);
-        let clients: Vec<Client> = (0..10)
+        let clients: Vec<Client> = (0..3)
             .map(|_| {
                 let mut client = gateway.connect();
                 let _ = setsockopt(client.socket(), sockopt::RcvBuf, &(4 << 10));
