@@ -24,7 +24,7 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What one abuser may cost while it is there, and what may be left of it.
 const ADDED_MAX: usize = 32 << 20;
-const LEFT_MAX: usize = 12 << 20;
+const LEFT_MAX: usize = 8 << 20;
 
 /// A gateway with two providers: one for model `other`, and one for all else.
 struct World {
