@@ -140,7 +140,9 @@ fn one_connection_carries_ten_thousand_requests_whatever_is_odd_about_their_answ
             let response = client.body("POST", head);
             let status = in_manner(manner, 1, b"{}").1;
             assert_eq!(response.head.status, status, "round {round}, manner {manner}: {}", response.text());
-            assert!(status != 200 || response.json()["model"] == number(at).to_string(), "another's answer");
+            if status == 200 {
+                assert_eq!(response.json()["model"].as_str(), Some(&*number(at).to_string()), "another's answer");
+            }
         }
     }
     let (peer, resets) = provider.join().expect("a provider that was asked ten thousand times");
