@@ -70,14 +70,14 @@ fn an_interim_answer_that_is_half_written_is_followed_by_nothing() {
             let _ = (0..COUNT).all(|_| peer.try_send(&interim)) && peer.try_send("HTTP/1.1 200 OK\r\n\r\n");
             peer.ended();
         });
-        let record = records.when(|records| !records.is_empty()).pop().expect("a record");
-        assert_eq!((&record["state"], &record["ended_by"]), (&"client_gone".into(), &"gateway".into()), "{record}");
-        assert_eq!((&record["error_code"], record["status"].as_u64()), (&"client_stalled".into(), None), "{record}");
-        // Its endpoint is let go at once, though it has more to say.
+        // Its endpoint is let go at once, though it has more to say. From here on whatever else were said would be read.
         provider.join().expect("the provider");
         let text = String::from_utf8(rest(&client)).expect("text");
         assert_eq!(text.matches("HTTP/1.1 ").count(), text.matches("HTTP/1.1 103 ").count(), "{driver}");
-        assert!(!text.ends_with("\r\n\r\n"), "{driver}: it broke off at the end of one, which this test cannot use");
+        assert!(text.starts_with("HTTP/1.1 103 "), "{driver}: {} bytes", text.len());
+        let record = records.when(|records| !records.is_empty()).pop().expect("a record");
+        assert_eq!((&record["state"], &record["ended_by"]), (&"client_gone".into(), &"gateway".into()), "{record}");
+        assert_eq!((&record["error_code"], record["status"].as_u64()), (&"client_stalled".into(), None), "{record}");
     }
     // A client that reads is given all of them, and the answer.
     let origin = Origin::start();
@@ -85,7 +85,9 @@ fn an_interim_answer_that_is_half_written_is_followed_by_nothing() {
     let (mut client, mut peer) = begin(&gateway, &origin, false);
     let interim = long_interim();
     let provider = thread::spawn(move || {
-        (0..COUNT).for_each(|_| drop(peer.send(&interim)));
+        for _ in 0..COUNT {
+            peer.send(&interim);
+        }
         peer.answer("{}");
     });
     for _ in 0..COUNT {

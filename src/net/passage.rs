@@ -5,7 +5,7 @@
 //! polls are made on second descriptors of both sockets: so a passage borrows neither stream, and whoever holds them can
 //! look out for their ends meanwhile. Nobody else may read the one, or write to the other, as long as it lasts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -20,8 +20,8 @@ use super::stream::Stream;
 /// What a pipe holds, in bytes, where the system grants it: it is the most that one turn moves.
 const PIPE_BYTES: usize = 512 << 10;
 
-/// Pipes kept when nobody needs them.
-const PIPES_KEPT_MAX: usize = 16;
+/// Pipes kept when nobody needs them, for a moment.
+const KEPT: usize = 16;
 
 /// A message with less than this left to come is cheaper read and written: the descriptors and the polls cost more than the copies.
 pub const WORTH_BYTES: u64 = 128 << 10;
@@ -29,6 +29,15 @@ pub const WORTH_BYTES: u64 = 128 << 10;
 thread_local! {
     /// Empty pipes of this worker.
     static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    /// One was taken since the last look.
+    static TAKEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Closes the pipes that nobody has needed since the last look; for a moment that can wait.
+pub fn collect() {
+    if !TAKEN.replace(false) {
+        PIPES.take();
+    }
 }
 
 struct Pipe {
@@ -38,6 +47,7 @@ struct Pipe {
 
 impl Pipe {
     fn take() -> Option<Pipe> {
+        TAKEN.set(true);
         if let Some(pipe) = PIPES.with_borrow_mut(Vec::pop) {
             return Some(pipe);
         }
@@ -49,7 +59,7 @@ impl Pipe {
 
     fn give_back(self) {
         PIPES.with_borrow_mut(|kept| {
-            if kept.len() < PIPES_KEPT_MAX {
+            if kept.len() < KEPT {
                 kept.push(self);
             }
         });

@@ -82,6 +82,7 @@ impl Stream {
                 adapts: false,
                 large: 1,
                 filled: 0,
+                bulk: true,
                 buffers,
             },
             output,
@@ -187,14 +188,22 @@ pub struct Input {
     large: u8,
     /// Reads in a row that were filled.
     filled: u8,
+    /// True if that lets them take the largest buffers.
+    bulk: bool,
     buffers: Rc<Buffers>,
 }
 
 impl Input {
-    /// From now on reads take little buffers, but for a while after one that was filled.
+    /// From now on reads take little buffers, but for a while after one that was filled, and never the largest.
     pub fn expect_little(&mut self) {
         self.adapts = true;
+        self.bulk = false;
         self.large = 0;
+    }
+
+    /// Lets reads take the largest buffers, or not, where all before were filled. Thousands of streams may stand still with one each.
+    pub fn allow_bulk(&mut self, bulk: bool) {
+        self.bulk = bulk;
     }
 
     /// Lets reads be given up by [`Input::rest`]. That costs a little on each, so only who rests asks for it.
@@ -346,7 +355,7 @@ impl Input {
     fn start(&mut self) {
         let buffer = match self.large {
             0 => self.buffers.take_little(),
-            _ if self.filled >= FILLED_BEFORE_BULK => self.buffers.take_large(),
+            _ if self.bulk && self.filled >= FILLED_BEFORE_BULK => self.buffers.take_large(),
             _ => self.buffers.take(),
         };
         self.reader.start(buffer, self.cancelable);

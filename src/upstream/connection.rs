@@ -228,6 +228,13 @@ impl Connection {
         self.ahead.is_flooded()
     }
 
+    /// Says whether what comes may be read in large pieces: a stream of events may stand still with one.
+    pub fn allow_bulk(&mut self, bulk: bool) {
+        if let Carrier::Http1 { stream, .. } = &mut self.carrier {
+            stream.input.allow_bulk(bulk);
+        }
+    }
+
     /// What has come of the answer and was not consumed.
     #[inline]
     pub fn bytes(&self) -> &[u8] {

@@ -23,7 +23,7 @@ use crate::net::buf::Buffers;
 use crate::net::rt;
 use crate::routing::{Candidate, Plan};
 use crate::telemetry::{Phase, State, Timings};
-use crate::upstream::http1::{AnswerHead, Interim};
+use crate::upstream::http1::{AnswerHead, Content, Interim};
 use crate::upstream::pool::Used;
 use crate::upstream::websocket::Upgrade;
 use crate::upstream::{Connection, ErrorKind, Outstanding, Phase as Doing, UpstreamError};
@@ -192,6 +192,7 @@ async fn once(
         },
     };
     (scene.record.phase, scene.record.upstream_status) = (Phase::FirstContent, head.status);
+    connection.allow_bulk(head.content != Content::Events);
     let answer = coded::begin(scene, call, candidate, &mut head);
     let mut begun = Begun {
         decoder: Decoder::response(head.framing),

@@ -40,6 +40,7 @@ use crate::base::clock::Instant;
 use crate::config::Driver;
 use crate::listener::Acceptor;
 use crate::net::heap;
+use crate::net::passage;
 use crate::net::rt::{Ear, EventLoop, Operation, Rung, spawn, wake_those_who_wait};
 use state::{Shared, Worker};
 
@@ -175,6 +176,7 @@ async fn sweep(worker: Rc<Worker>) {
         board.memory.set(heap::held() as u64);
         worker.upstreams.sweep(now);
         worker.buffers.collect();
+        passage::collect();
         due = now + SWEEP;
         worker.timers.sleep_until(due).await;
     }

@@ -124,7 +124,12 @@ fn what_stayed_inside_comes_out_nowhere_else() {
         assert_eq!(passage.fill(5).await, 5);
         passage.empty().await.unwrap();
         drop(passage);
-        assert_eq!(PIPES.with_borrow(Vec::len), 1, "an empty pipe serves again");
+        let kept = || PIPES.with_borrow(Vec::len);
+        assert_eq!(kept(), 1, "an empty pipe serves again");
+        collect();
+        assert_eq!(kept(), 1, "it has just been used");
+        collect();
+        assert_eq!(kept(), 0);
         to.socket.finish();
         let mut got = String::new();
         receiver.read_to_string(&mut got).unwrap();

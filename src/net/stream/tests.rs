@@ -8,6 +8,7 @@ use monoio::net::TcpListener;
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::net::buf::LARGE_BYTES;
 use crate::net::rt::{EventLoop, Rung, spawn};
 use crate::net::tls::{self, ClientConfig, KeyPair, ServerConfig, ServerOptions, Tickets, Version};
 
@@ -169,7 +170,36 @@ fn who_says_little_is_read_with_little_and_who_fills_that_with_more_for_a_while(
             sizes.push(ours.input.bytes.capacity());
             ours.input.consume(len);
         }
-        let large = [super::super::buf::READ_BYTES; LARGE_FOR as usize];
+        let large = [READ_BYTES; LARGE_FOR as usize];
         assert_eq!(sizes, [&[LITTLE_BYTES; 2][..], &large, &[LITTLE_BYTES]].concat());
+    });
+}
+
+#[test]
+fn who_fills_four_reads_in_a_row_is_read_in_the_largest_if_that_is_allowed() {
+    let mut event_loop = EventLoop::climb_down(Rung::Deferred, 64).unwrap();
+    event_loop.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (theirs, ours) = (Stream::connect(address).await.unwrap(), listener.accept().await.unwrap().0);
+        let buffers = Rc::new(Buffers::default());
+        let (mut ours, theirs) = (Stream::new(ours, None, buffers.clone()), Stream::new(theirs, None, buffers));
+        for (bulk, fifth) in [(true, LARGE_BYTES), (false, READ_BYTES), (true, LARGE_BYTES)] {
+            ours.input.allow_bulk(bulk);
+            let mut sizes = Vec::new();
+            for len in [READ_BYTES; FILLED_BEFORE_BULK as usize].into_iter().chain([1, 1]) {
+                let mut rest = vec![b'x'; len];
+                while !rest.is_empty() {
+                    let sent = theirs.socket.send_now(&rest).unwrap();
+                    rest.drain(..sent);
+                }
+                // All of it is there before it is read: what came over loopback is there once it was sent.
+                assert!(ours.input.fill().await.unwrap());
+                assert_eq!(ours.input.bytes().len(), len);
+                sizes.push(ours.input.bytes.capacity());
+                ours.input.consume(len);
+            }
+            assert_eq!(sizes, [&[READ_BYTES; FILLED_BEFORE_BULK as usize][..], &[fifth, READ_BYTES]].concat());
+        }
     });
 }
