@@ -113,11 +113,7 @@ fn serve(worker: &Rc<Worker>, tcp: TcpStream, entry: Entry, place: Option<Place>
         return;
     }
     let stream = Stream::new(tcp, None, worker.buffers.clone());
-    spawn(async move {
-        let _place = place;
-        worker.drain.unless_given_up(pin!(connection::serve(worker.clone(), stream, entry))).await;
-        worker.buffers.note_freed();
-    });
+    spawn(connection::serve_in_place(worker, stream, entry, place));
 }
 
 /// Who should serve a new connection instead of this worker.

@@ -1,9 +1,10 @@
 //! One client connection: its requests in turn, one exchange each; or many at once ([`streams`](super::streams)).
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use super::exchange::write_until;
-use super::state::Worker;
+use super::state::{Place, Worker};
 use super::{exchange, streams};
 use crate::listener::Entry;
 use crate::listener::client::Client;
@@ -28,16 +29,46 @@ pub enum After {
 ///
 /// No `async fn`: a future keeps room for all that is moved within it, and ten thousand of these wait.
 pub fn serve(worker: Rc<Worker>, stream: Stream, entry: Entry) -> impl Future<Output = ()> {
-    let config = worker.config();
-    let is_http2 = stream.protocol() == Some(b"h2");
-    let connection = Connection::new(stream, config.client.half_close, config.limits.stream_bytes_max);
-    let mut client = Client::http1(connection, worker.timers.timer());
+    let mut served = Served::new(&worker, stream, entry);
+    async move { served.run(&worker).await }
+}
+
+/// As [`serve`], in its place, unless the worker gives up before.
+pub fn serve_in_place(worker: Rc<Worker>, stream: Stream, entry: Entry, place: Place) -> impl Future<Output = ()> {
+    let mut served = Served::new(&worker, stream, entry);
     async move {
-        if is_http2 || serve_one(&worker, &mut client, entry).await == Turns::ToHttp2 {
-            let stream = client.into_stream();
-            if let Some(served) = stream.map(|stream| Box::pin(streams::serve(worker, stream, entry))) {
-                served.await;
-            }
+        // Captured where it is: what is moved takes its room twice.
+        let _held = &place;
+        worker.drain.unless_given_up(pin!(served.run(&worker))).await;
+        worker.buffers.note_freed();
+    }
+}
+
+/// A client that is being served.
+struct Served {
+    /// `None` once it has turned to HTTP/2.
+    client: Option<Client>,
+    is_http2: bool,
+    entry: Entry,
+}
+
+impl Served {
+    fn new(worker: &Worker, stream: Stream, entry: Entry) -> Served {
+        let config = worker.config();
+        let is_http2 = stream.protocol() == Some(b"h2");
+        let connection = Connection::new(stream, config.client.half_close, config.limits.stream_bytes_max);
+        Served { client: Some(Client::http1(connection, worker.timers.timer())), is_http2, entry }
+    }
+
+    async fn run(&mut self, worker: &Rc<Worker>) {
+        if let Some(client) = &mut self.client
+            && !self.is_http2
+            && serve_one(worker, client, self.entry).await == Turns::Over
+        {
+            return;
+        }
+        if let Some(stream) = self.client.take().and_then(Client::into_stream) {
+            Box::pin(streams::serve(worker.clone(), stream, self.entry)).await;
         }
     }
 }
@@ -319,13 +350,13 @@ pub(super) mod tests {
         });
     }
 
-    fn size_of_result<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size_of_result<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_connection_between_two_requests_is_small() {
         // Ten thousand of them wait at any time.
-        assert!(size_of_result(serve) <= 1024, "{} bytes", size_of_result(serve));
+        assert!(size_of_result(serve_in_place) <= 1024, "{} bytes", size_of_result(serve_in_place));
     }
 }
