@@ -169,7 +169,8 @@ fn a_stream_that_nobody_reads_is_waited_for_by_nobody_and_must_be_alive() {
     let report = load(serve(move |_, id| if id == 1 { Vec::new() } else { stream(id) }), 3, 1);
     assert_eq!(report["reasons"]["a stream that nobody reads is not answered"], 1, "{report}");
     let report = load(serve(move |_, id| stream(id)), 3, 1);
-    assert_eq!(report["reasons"]["more than the window allows"], 1, "{report}");
+    // It costs the connection, and so whoever else was begun on it by then.
+    assert!(report["reasons"]["more than the window allows"].as_u64() >= Some(1), "{report}");
     // Another connection is told apart.
     let report = load(serve(move |_, id| stream(id)), 5, 0);
     assert_eq!((&report["delay"]["count"], &report["delay_beside"]["count"]), (&json!(3), &json!(2)), "{report}");
