@@ -139,7 +139,7 @@ fn floods_end_with_the_right_error_and_nobody_else_notices() {
         for (name, first, make, reason) in &cases {
             let what = format!("{driver}: {name}");
             let mut abuser = world.abuser();
-            abuser.send(&first);
+            abuser.send(first);
             for round in 0..200 {
                 abuser.send(&(0..100).flat_map(|at| make(2 * (100 * round + at) + 1)).collect::<Vec<u8>>());
                 if round % 20 == 0 {
